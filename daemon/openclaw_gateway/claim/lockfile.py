@@ -1,0 +1,349 @@
+"""Locks on the file system: the state directory's, and lock files with a record in them.
+
+``flock`` on a descriptor that stays open is the lock; the kernel frees it when we die, whatever
+way. Records are for readers. There is no reclaim path: a crash leaves a file that nobody has
+locked, and the next start takes it over.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import suppress
+
+from openclaw_gateway.claim.ownership import (
+    MAX_RECORD_BYTES,
+    LockRecord,
+    Obstacle,
+    encode,
+    parse,
+)
+from openclaw_gateway.errors import StorageError
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+# O_NONBLOCK: a FIFO in the file's place must not hang us. No O_TRUNC: a loser must not erase the
+# holder's record. Descriptors are close-on-exec (PEP 446), so no child keeps a lock alive.
+_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+# Sticky: systemd-tmpfiles passes over sticky files, and before version 254 only over those; see
+# tmpfiles.d(5), "Age". For a file the kernel gives the bit no meaning.
+_FILE_MODE = 0o1600
+
+
+class Contended(Exception):
+    """
+    Someone has what we came for; not an error yet, as waiting may help.
+
+    Attributes:
+        obstacle: What is in the way.
+        record: What its owner says of itself, if it can be read.
+        pid: Whom the kernel names as its holder, if it names one.
+        uid: That one's user, if known.
+        address: Where the owner listens, if known: an IP literal and a port.
+    """
+
+    def __init__(
+        self,
+        obstacle: Obstacle,
+        *,
+        record: LockRecord | None = None,
+        pid: int | None = None,
+        uid: int | None = None,
+        address: tuple[str, int] | None = None,
+    ) -> None:
+        super().__init__(obstacle)
+        self.obstacle, self.record, self.pid, self.uid = obstacle, record, pid, uid
+        self.address = address
+
+
+class DirectoryLock:
+    """
+    An exclusive ``flock`` on a directory itself.
+
+    A directory with something in it can't be unlinked, ``rm *.lock`` does not touch it, and cleaners
+    of temporary files pass over it; while it is held, a lock file inside that was lost can be made
+    anew without a race.
+
+    Attributes:
+        path: The directory, canonical.
+        fd: Its descriptor.
+    """
+
+    def __init__(self, path: str) -> None:
+        """
+        Create the directory if it is missing (mode 0700) and lock it.
+
+        Raises:
+            Contended: Another process holds it. Nothing is left open.
+            StorageError: It can't be created, opened or locked, it is somebody else's, or others
+                may write to it. Nothing is left open.
+        """
+        self.path = os.path.realpath(path)
+        try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            self.fd = os.open(self.path, _DIRECTORY_FLAGS)
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        try:
+            _check_directory(self.path, os.fstat(self.fd), forbidden=stat.S_IWOTH)
+            if not _try_flock(self.fd, self.path):
+                raise Contended(Obstacle.STATE_DIRECTORY, pid=_holder(self.fd))
+            self._check_exclusion()
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _check_exclusion(self) -> None:
+        """Lock once more through a second descriptor: where that succeeds, locks exclude nobody."""
+        rival = os.open(self.path, _DIRECTORY_FLAGS)
+        try:
+            if _try_flock(rival, self.path):
+                raise StorageError(
+                    self.path,
+                    "its file system grants the same lock twice",
+                    hint="put the state directory on a local file system (--state-dir)",
+                )
+        finally:
+            os.close(rival)
+
+    def problem(self) -> str | None:
+        """Return why the path no longer leads to the directory that we hold, or ``None`` if it does."""
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except OSError as error:
+            return os.strerror(error.errno or 0)
+        return (
+            None if os.path.samestat(there, os.fstat(self.fd)) else "replaced by another directory"
+        )
+
+    def release(self) -> None:
+        """Close the descriptor, and with it the lock."""
+        os.close(self.fd)
+
+
+class LockFile:
+    """
+    A file in the lock directory that we hold an exclusive ``flock`` on, with one record in it.
+
+    Attributes:
+        path: For messages.
+        inherited: The record that was there before us, ``None`` if none or malformed.
+    """
+
+    def __init__(self, state: DirectoryLock, name: str) -> None:
+        """
+        Open or create ``<state dir>/tmp/openclaw-<uid>/<name>`` and lock it, without waiting.
+
+        Raises:
+            Contended: Another process holds it. Nothing is left open, and the file as it was.
+            StorageError: What stands there is no file or directory of ours, or can't be made or locked.
+        """
+        self._state, self._name = state, name
+        self.path = os.path.join(state.path, *lock_directory_parts(), name)
+        self._directory = _open_lock_directory(state)
+        try:
+            self._fd = self._open_locked()
+        except BaseException:
+            os.close(self._directory)
+            raise
+        self.inherited = parse(os.pread(self._fd, MAX_RECORD_BYTES + 1, 0))
+
+    def _open_locked(self) -> int:
+        # 1. We open an inode. 2. Its holder unlinks it and exits. 3. Our flock succeeds on a file
+        # without a name. 4. A third process creates and locks a new one: two owners. So compare
+        # inodes once locked, and start over until name and lock are of one file. Whoever unlinks
+        # does so while holding, so that it can't be our fresh file.
+        while True:
+            try:
+                fd = os.open(self._name, _FILE_FLAGS, _FILE_MODE, dir_fd=self._directory)
+            except OSError as error:
+                raise _unusable(self.path, error) from error
+            try:
+                _check_file(self.path, os.fstat(fd))
+                if not _try_flock(fd, self.path):
+                    record = parse(os.pread(fd, MAX_RECORD_BYTES + 1, 0))
+                    raise Contended(Obstacle.CONFIG, record=record, pid=_holder(fd))
+                if self._is_named(fd):
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def _is_named(self, fd: int) -> bool:
+        """Whether the path, walked anew from the locked state directory, leads to the inode of ``fd``."""
+        steps = os.path.join(*lock_directory_parts(), self._name)
+        try:
+            there = os.stat(steps, dir_fd=self._state.fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return os.path.samestat(there, os.fstat(fd))
+
+    def write(self, record: LockRecord) -> None:
+        """
+        Replace the record in one write of fixed length.
+
+        Raises:
+            StorageError: No room. The file is locked still; what it says is undefined.
+        """
+        data = encode(record)
+        try:
+            if os.fstat(self._fd).st_size > len(data):
+                os.ftruncate(self._fd, len(data))  # a longer leftover
+            if os.pwrite(self._fd, data, 0) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+
+    def restored(self) -> LockFile | None:
+        """
+        Make the file anew if its name was taken away; only while the state directory is locked.
+
+        Returns:
+            The lock that takes this one's place, without a record yet; ``None`` if all is as it was.
+
+        Raises:
+            Contended: Someone else put a file there and holds it.
+            StorageError: Something else stands there.
+        """
+        if self._is_named(self._fd):
+            return None
+        successor = LockFile(self._state, self._name)
+        self.release()
+        return successor
+
+    def release(self) -> None:
+        """Unlink the file if it is still ours, and only then let go of the lock."""
+        try:
+            if self._is_named(self._fd):
+                # A directory that became read-only takes no lock from us.
+                with suppress(OSError):
+                    os.unlink(self._name, dir_fd=self._directory)
+        finally:
+            os.close(self._fd)
+            os.close(self._directory)
+
+
+def _open_lock_directory(state: DirectoryLock) -> int:
+    """
+    Open ``tmp/openclaw-<uid>`` step by step, so that no link leads elsewhere; create what is missing.
+
+    Raises:
+        StorageError: A link, a stranger's directory or one that others may write to is in the way.
+    """
+    path, fd = state.path, os.dup(state.fd)
+    try:
+        for name in lock_directory_parts():
+            path = os.path.join(path, name)
+            try:
+                with suppress(FileExistsError):
+                    os.mkdir(name, mode=0o700, dir_fd=fd)
+                child = os.open(name, _DIRECTORY_FLAGS, dir_fd=fd)
+            except OSError as error:
+                raise _unusable(path, error) from error
+            os.close(fd)
+            fd = child
+            _check_directory(path, os.fstat(fd), forbidden=stat.S_IWGRP | stat.S_IWOTH)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def lock_directory_parts(*, uid: int | None = None) -> tuple[str, str]:
+    """Return the names below the state directory that lead to the lock files of ``uid`` (ours by default)."""
+    return "tmp", f"openclaw-{os.geteuid() if uid is None else uid}"
+
+
+def config_lock_name(config_path: str) -> str:
+    """Return the lock file's name for a configuration, whichever way its path is written."""
+    from hashlib import sha256
+
+    canonical = os.path.realpath(config_path)
+    return f"gateway.{sha256(os.fsencode(canonical)).hexdigest()[:8]}.lock"
+
+
+STATE_LOCK_NAME = "gateway.state.lock"
+
+
+def read_record(state_dir: str, name: str = STATE_LOCK_NAME) -> LockRecord | None:
+    """
+    Read a record below a state directory as a bystander: no lock taken, nothing created.
+
+    Returns:
+        ``None`` if there is none, or none that we may read.
+    """
+    path = os.path.join(os.path.realpath(state_dir), *lock_directory_parts(), name)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        return parse(os.read(fd, MAX_RECORD_BYTES + 1))
+    except OSError:  # a directory, say
+        return None
+    finally:
+        os.close(fd)
+
+
+def _try_flock(fd: int, path: str) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # ENOLCK, EBADF on NFS directories, ENOSYS
+        raise StorageError(
+            path,
+            f"its file system can't lock it ({os.strerror(error.errno or 0)})",
+            errno=error.errno,
+            hint="put the state directory on a local file system (--state-dir)",
+        ) from error
+    return True
+
+
+def _holder(fd: int) -> int | None:
+    from openclaw_gateway.claim.process import flock_holder
+
+    info = os.fstat(fd)
+    return flock_holder(info.st_dev, info.st_ino)
+
+
+def _check_file(path: str, info: os.stat_result) -> None:
+    """Refuse anything that someone could have put there to have us write elsewhere."""
+    if not stat.S_ISREG(info.st_mode):
+        raise StorageError(path, "not a regular file", hint="move it away")
+    if info.st_uid != os.geteuid():
+        raise StorageError(path, f"owned by uid {info.st_uid}, and we are uid {os.geteuid()}")
+    if info.st_nlink > 1:
+        raise StorageError(path, "it has a second name (hard link)", hint="remove it")
+
+
+def _check_directory(path: str, info: os.stat_result, *, forbidden: int) -> None:
+    """Refuse a directory in which someone else could swap our files; never mend what isn't ours."""
+    if info.st_uid != os.geteuid():
+        raise StorageError(
+            path,
+            f"owned by uid {info.st_uid}, and we are uid {os.geteuid()}",
+            hint="run the gateway as that user, or give it a directory of its own (--state-dir)",
+        )
+    if info.st_mode & forbidden:
+        raise StorageError(
+            path,
+            f"others may write to it (mode {stat.S_IMODE(info.st_mode):04o})",
+            hint=f"chmod go-w {path}",
+        )
+
+
+def _unusable(path: str, error: OSError) -> StorageError:
+    hints = {
+        errno.ENOSPC: "free some space or inodes there",
+        errno.EDQUOT: "free some of the user's quota there",
+        errno.EROFS: "give the gateway a directory that it can write to (--state-dir)",
+        errno.ELOOP: "a symbolic link stands there: move it away",
+        errno.ENOTDIR: "something that is not a directory stands in the way: move it",
+        errno.EISDIR: "a directory stands there: move it away",
+        errno.EACCES: "run the gateway as the directory's owner, or choose another (--state-dir)",
+    }
+    number = error.errno or 0
+    return StorageError(path, os.strerror(number), errno=number, hint=hints.get(number, ""))

@@ -1,0 +1,215 @@
+"""Lock records and verdicts, pure: a record and facts in, what to do about them out.
+
+The kernel's lock is the truth and the record a diagnosis. Nothing here can hand over a lock that is
+held; it only says how long to wait for it, and whether a record that nobody locks deserves respect.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import NamedTuple
+
+from openclaw_gateway.claim.process import ProcessFacts
+
+RECORD_BLOCK_BYTES = 4096
+"""Records are padded to a multiple of this, so that every rewrite is one write of one length."""
+
+MAX_RECORD_BYTES = 65536
+"""A longer file is no lock record."""
+
+MAX_PID = 2**31 - 1
+
+
+class Phase(StrEnum):
+    """Where in its life the gateway that wrote a record is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class LockRecord(NamedTuple):
+    """
+    One JSON object in a lock file: the keys that OpenClaw 2026.9 writes, and what a person needs.
+
+    Fields without a default are on every record; the rest are ``None`` where another implementation
+    wrote it. ``boot_id`` tells the two apart: who writes one also takes the ``flock``.
+    """
+
+    pid: int
+    port: int | None = None
+    start_ticks: int | None = None
+    """Field 22 of ``/proc/<pid>/stat``, clock ticks since boot."""
+    owner_id: str | None = None
+    created_at: str | None = None
+    """ISO 8601, for people; no decision looks at a clock."""
+    config_path: str | None = None
+    state_dir: str | None = None
+    host: str | None = None
+    """The address that the owner binds, an IP literal."""
+    phase: Phase | None = None
+    boot_id: str | None = None
+    pid_namespace: int | None = None
+    unit: str | None = None
+    invocation_id: str | None = None
+    version: str | None = None
+
+    @property
+    def takes_flock(self) -> bool:
+        """Whether its writer locks the file too, so that a free lock proves the writer gone."""
+        return self.boot_id is not None
+
+
+_KEYS = {
+    "pid": "pid",
+    "ownerId": "owner_id",
+    "createdAt": "created_at",
+    "configPath": "config_path",
+    "stateDir": "state_dir",
+    "port": "port",
+    "startTime": "start_ticks",
+    "host": "host",
+    "phase": "phase",
+    "bootId": "boot_id",
+    "pidNamespace": "pid_namespace",
+    "unit": "unit",
+    "invocationId": "invocation_id",
+    "version": "version",
+}
+"""Key on disk to field, in the order in which a person reads them."""
+
+_NUMBERS = {"pid", "port", "start_ticks", "pid_namespace"}
+
+
+def encode(record: LockRecord) -> bytes:
+    """
+    Return the record as one line of JSON, padded with spaces to whole blocks, ending in a newline.
+
+    A record of one owner keeps its length through all its phases: a rewrite is one ``pwrite`` of as
+    many bytes as before, which no reader sees half done and no full disk can stop.
+    """
+    fields = {key: getattr(record, field) for key, field in _KEYS.items()}
+    text = json.dumps({key: value for key, value in fields.items() if value is not None})
+    longest = max(len(phase) for phase in Phase)
+    needed = len(text) - len(record.phase or "") + longest + 1
+    length = -(-needed // RECORD_BLOCK_BYTES) * RECORD_BLOCK_BYTES
+    return text.encode("ascii").ljust(length - 1) + b"\n"
+
+
+def parse(data: bytes) -> LockRecord | None:
+    """
+    Read a lock record that anyone may have written; ``None`` if it is not one.
+
+    Never raises. Keys that we don't know are passed over, keys of the wrong type are dropped, and
+    without a sane pid (1 to 2**31-1: 0 and -1 name process groups) there is no record.
+    """
+    if len(data) > MAX_RECORD_BYTES:
+        return None
+    try:
+        raw = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(raw, dict):
+        return None
+    fields: dict[str, object] = {}
+    for key, field in _KEYS.items():
+        value = raw.get(key)
+        if type(value) is (int if field in _NUMBERS else str):
+            fields[field] = value
+    pid, port, phase = fields.get("pid"), fields.get("port"), fields.get("phase")
+    if not isinstance(pid, int) or not 0 < pid <= MAX_PID:
+        return None
+    if not isinstance(port, int) or not 0 < port < 65536:
+        fields.pop("port", None)
+    fields["phase"] = Phase(phase) if isinstance(phase, str) and phase in set(Phase) else None
+    return LockRecord(**fields)  # type: ignore[arg-type]
+
+
+def believable(record: LockRecord | None, owner: ProcessFacts | None, *, own_pid: int) -> bool:
+    """
+    Say whether a record in a file that *we* hold locked may still have a living owner.
+
+    Only an implementation that takes no ``flock`` can leave one. Everything else is a leftover:
+    empty or malformed records, those of lock takers, of a pid that is gone or has been given to
+    another process, of pid 1 (which is always alive, and in a container always somebody else) and
+    of ourselves.
+
+    Args:
+        record: The parsed lock file; ``None`` if empty or malformed.
+        owner: What ``/proc/<pid>/stat`` says of ``record.pid``; ``None`` if there is no such process.
+        own_pid: Ours.
+
+    See Also:
+        proc_pid_stat(5); flock(2).
+    """
+    if record is None or record.takes_flock or record.pid in (1, own_pid):
+        return False
+    return owner is not None and record.start_ticks == owner.start_ticks
+
+
+class Health(StrEnum):
+    """What a probe of a port found; the words stand in messages."""
+
+    HEALTHY = "a healthy gateway"
+    STARTING = "a gateway that is starting"
+    REFUSED = "nothing listening"
+    MUTE = "a listener that does not answer"
+    FOREIGN = "a program that is not a gateway"
+    UNKNOWN = "something that could not be probed"
+
+
+class Obstacle(StrEnum):
+    """What stands between us and the port; the words stand in messages."""
+
+    STATE_DIRECTORY = "the state directory"
+    CONFIG = "the configuration's lock"
+    RECORD = "the lock record of a gateway that takes no lock"
+    BASE_PORT = "the base port"
+    LISTENER = "the port"
+
+
+class Verdict(StrEnum):
+    """What to do about an obstacle."""
+
+    WAIT = "wait"
+    RECLAIM = "reclaim"
+    DUPLICATE = "duplicate"
+    GIVE_UP = "give up"
+
+
+def decide(
+    obstacle: Obstacle,
+    health: Health,
+    *,
+    own_invocation: bool,
+    waited_s: float,
+    patience_s: float,
+    free_s: float,
+    lock_timeout_s: float,
+) -> Verdict:
+    """
+    Say what to do about an obstacle, now.
+
+    Pure and total: touches no file, clock or process table. A lock that the kernel says is held is
+    never reclaimed, whatever its record says; only a record that nobody locks can be.
+
+    Args:
+        obstacle: What is in the way.
+        health: What answers on the port of whoever is in the way.
+        own_invocation: Whether the owner belongs to our own start of our own unit. Such a one is no
+            duplicate: deferring to it would end them both.
+        waited_s: Seconds since the claim began.
+        patience_s: Seconds that the claim may take: the health timeout under systemd, else the lock timeout.
+        free_s: Seconds for which the owner's port has been free without a break.
+        lock_timeout_s: Seconds after which an unlocked record with a free port is reclaimed.
+
+    Returns:
+        ``DUPLICATE`` for a healthy owner, ``RECLAIM`` for an unlocked record whose port stayed free,
+        ``GIVE_UP`` when patience is over, else ``WAIT``.
+    """
+    if health is Health.HEALTHY and not own_invocation:
+        return Verdict.DUPLICATE
+    if obstacle is Obstacle.RECORD and health is Health.REFUSED:
+        return Verdict.RECLAIM if free_s >= lock_timeout_s else Verdict.WAIT
+    return Verdict.GIVE_UP if waited_s >= patience_s else Verdict.WAIT

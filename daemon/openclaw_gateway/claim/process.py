@@ -1,0 +1,166 @@
+"""What the kernel says of a process: start ticks, boot, namespace, command, unit, locks.
+
+All of it explains a lock and none of it overrules one; see flock(2) and ``ownership``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+PROC = "/proc"
+_COMM_BYTES = 15
+
+
+class ProcessFacts(NamedTuple):
+    """One line of ``/proc/<pid>/stat``, as far as it identifies a process."""
+
+    pid: int
+    start_ticks: int
+    """Field 22, clock ticks since boot: with the pid and the boot id, as unique as Linux gets."""
+
+
+class Description(NamedTuple):
+    """What a person wants to know of a process; a field that can't be read is ``None``."""
+
+    pid: int
+    command: str | None
+    user: str | None
+    unit: str | None
+
+    def __str__(self) -> str:
+        """``pid 812 (openclaw-gateway, user openclaw, unit openclaw-gateway.service)``."""
+        parts = [self.command, self.user and f"user {self.user}", self.unit and f"unit {self.unit}"]
+        known = ", ".join(part for part in parts if part)
+        return f"pid {self.pid} ({known})" if known else f"pid {self.pid}"
+
+
+def _read(path: str, limit_bytes: int = 65536) -> bytes | None:
+    """Read a file of the process table; ``None`` if the process is gone or not ours to see."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(limit_bytes)
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        return None
+
+
+def facts(pid: int, *, proc: str = PROC) -> ProcessFacts | None:
+    """
+    Read what identifies ``pid``; ``None`` if there is no such process or it is hidden from us.
+
+    See Also:
+        proc_pid_stat(5). The command stands in parentheses and may hold any byte, so the fields
+        are counted from the last ``)``.
+    """
+    stat = _read(f"{proc}/{pid}/stat")
+    if stat is None:
+        return None
+    fields = stat[stat.rfind(b")") + 2 :].split()
+    return ProcessFacts(pid, int(fields[19])) if len(fields) > 19 else None
+
+
+def boot_id(*, proc: str = PROC) -> str:
+    """Return this boot's id, 36 ASCII characters, or ``""`` where the kernel shows none. random(4)."""
+    return (_read(f"{proc}/sys/kernel/random/boot_id") or b"").decode("ascii").strip()
+
+
+def pid_namespace(*, proc: str = PROC) -> int:
+    """Return the inode of our PID namespace; 0 if unreadable. A pid means nothing in another. namespaces(7)."""
+    try:
+        return os.stat(f"{proc}/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def unit_of(pid: int | str, *, proc: str = PROC) -> str | None:
+    """
+    Return the systemd unit that ``pid`` (or ``"self"``) runs in, ``None`` if in none or unreadable.
+
+    See Also:
+        proc_pid_cgroup(5), cgroups(7). The innermost ``.service`` or ``.scope`` is the unit.
+    """
+    cgroups = (_read(f"{proc}/{pid}/cgroup") or b"").decode("utf-8", "replace")
+    for line in cgroups.splitlines():
+        hierarchy, _, path = line.partition(":")
+        if hierarchy != "0" and not path.startswith("name=systemd:"):
+            continue
+        for part in reversed(path.split("/")):
+            if part.endswith((".service", ".scope")):
+                return part
+    return None
+
+
+def describe(
+    pid: int, *, uid: int | None = None, unit: str | None = None, proc: str = PROC
+) -> Description:
+    """
+    Say who ``pid`` is, as far as we may see.
+
+    Args:
+        pid: The process.
+        uid: Its user where already known, say from ``SO_PEERCRED``.
+        unit: Its unit where already known, say from its lock record.
+    """
+    if uid is None:
+        try:
+            uid = os.stat(f"{proc}/{pid}").st_uid
+        except OSError:
+            uid = None
+    return Description(pid, _command(pid, proc), _user_name(uid), unit_of(pid, proc=proc) or unit)
+
+
+def _command(pid: int, proc: str) -> str | None:
+    """Return the name of the program; the kernel keeps 15 bytes of it, so look for the rest. proc_pid_comm(5)."""
+    name = (_read(f"{proc}/{pid}/comm") or b"").strip()
+    for word in (_read(f"{proc}/{pid}/cmdline") or b"").split(b"\0")[:2]:
+        base = word[word.rfind(b"/") + 1 :]
+        if len(name) == _COMM_BYTES and base.startswith(name):
+            name = base
+    return name.decode("utf-8", "replace") or None
+
+
+def _user_name(uid: int | None) -> str | None:
+    if uid is None:
+        return None
+    from pwd import getpwuid
+
+    try:
+        return getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def flock_holder(device: int, inode: int, *, proc: str = PROC) -> int | None:
+    """
+    Return the pid that the kernel has on record for a ``flock`` on an inode, without taking a lock.
+
+    It is the process that took the lock; if a child inherited the descriptor, that process may be
+    gone. ``None`` if nobody holds one, or its holder lives outside our PID namespace.
+
+    See Also:
+        proc_locks(5): ``1: FLOCK  ADVISORY  WRITE 812 fe:00:12345 0 EOF``.
+    """
+    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+    for line in (_read(f"{proc}/locks", 4 << 20) or b"").decode("ascii", "replace").splitlines():
+        fields = line.split()
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == wanted:
+            pid = int(fields[4])
+            return pid if pid > 0 else None
+    return None
+
+
+def socket_owner(inode: int, *, proc: str = PROC) -> int | None:
+    """
+    Return a pid that holds the socket with this inode; ``None`` if none that we may look into does.
+
+    Walks the descriptors of every process: for the moment when something went wrong.
+    """
+    wanted = f"socket:[{inode}]"
+    for pid in filter(str.isdigit, os.listdir(proc)):
+        try:
+            for fd in os.listdir(f"{proc}/{pid}/fd"):
+                if os.readlink(f"{proc}/{pid}/fd/{fd}") == wanted:
+                    return int(pid)
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue
+    return None

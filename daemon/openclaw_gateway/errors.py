@@ -1,0 +1,178 @@
+"""What can go wrong, in words and in exit codes: the whole exit table of the daemon."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from errno import EACCES, EPERM
+
+
+class ExitCode(IntEnum):
+    """
+    Every status the daemon exits with; the names above 63 are those of sysexits.h(3head).
+
+    systemd.exec(5), "Process Exit Codes", reserves 200 and above for the service manager.
+    """
+
+    OK = 0
+    """Stopped on request."""
+    FAILURE = 1
+    """A lock error outside systemd, or a failure that a restart may mend."""
+    USAGE = 2
+    """The command line is wrong."""
+    CANNOT_CREATE = 73
+    """The state or lock directory can't be used."""
+    TEMPORARY = 75
+    """Under systemd: whoever is in the way never became healthy."""
+    NOT_PERMITTED = 77
+    """The kernel says that this account may not."""
+    CONFIG = 78
+    """A healthy duplicate under systemd, or a configuration that no restart can mend."""
+
+
+class GatewayError(Exception):
+    """
+    The root of everything that the daemon says instead of a traceback.
+
+    Attributes:
+        exit_code: What the process exits with.
+        hint: What to do about it, one sentence or more; empty if there is nothing to advise.
+    """
+
+    exit_code = ExitCode.FAILURE
+    hint = ""
+
+
+class ConfigurationError(GatewayError):
+    """
+    A setting is wrong, and starting again won't make it right.
+
+    Attributes:
+        source: Where the value came from: a file's path, ``flag``, ``variable``, ``credential``.
+        key: The setting's name there; empty if the source as a whole is at fault.
+        problem: What is wrong with it. Never the value of a secret.
+    """
+
+    exit_code = ExitCode.CONFIG
+
+    def __init__(self, source: str, key: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(source, key, problem)
+        self.source, self.key, self.problem, self.hint = source, key, problem, hint
+
+    def __str__(self) -> str:
+        where = f"{self.source} {self.key}" if self.key else self.source
+        return f"{where}: {self.problem}"
+
+
+class StorageError(GatewayError):
+    """
+    The state directory, the lock directory or a lock file can't serve.
+
+    Attributes:
+        path: What can't be used.
+        problem: Why not.
+        errno: The kernel's word, or ``None`` where the refusal is ours.
+    """
+
+    def __init__(
+        self, path: str, problem: str, *, errno: int | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem, self.errno, self.hint = path, problem, errno, hint
+        permission = errno in (EACCES, EPERM)
+        self.exit_code = ExitCode.NOT_PERMITTED if permission else ExitCode.CANNOT_CREATE
+
+    def __str__(self) -> str:
+        return f"cannot use {self.path}: {self.problem}"
+
+
+class ClaimLostError(GatewayError):
+    """
+    A lock that was ours no longer guards what it guarded; the daemon stops rather than share.
+
+    Attributes:
+        path: What was taken away.
+        problem: How.
+    """
+
+    hint = "the state directory of a running gateway must stay where it is"
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return f"lost the claim on {self.path}: {self.problem}"
+
+
+class GatewayLockError(GatewayError):
+    """
+    Someone else has what we came for, or the kernel won't give it: the error of the page "Gateway lock".
+
+    Attributes:
+        exit_code: 78 for a healthy duplicate under systemd, 75 for an owner that never became
+            healthy under systemd, 77 for a port that needs a privilege, else 1.
+        hint: Who holds it, and the way out.
+        owner_pid: The process that holds it, ``None`` if unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        owner_pid: int | None = None,
+        exit_code: ExitCode = ExitCode.FAILURE,
+        hint: str = "",
+    ) -> None:
+        super().__init__()
+        self.owner_pid, self.exit_code, self.hint = owner_pid, exit_code, hint
+
+
+class AlreadyListeningError(GatewayLockError):
+    """Another process holds the port. ``url`` is ``ws://host:port``."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        owner_pid: int | None = None,
+        exit_code: ExitCode = ExitCode.FAILURE,
+        hint: str = "",
+    ) -> None:
+        super().__init__(owner_pid=owner_pid, exit_code=exit_code, hint=hint)
+        self.url = url
+
+    def __str__(self) -> str:
+        return f"another gateway instance is already listening on {self.url}"
+
+
+class BindError(GatewayLockError):
+    """The kernel refused the address for a reason other than ``EADDRINUSE``. ``cause`` is that reason."""
+
+    def __init__(self, url: str, cause: str, *, errno: int, hint: str = "") -> None:
+        permission = errno in (EACCES, EPERM)
+        code = ExitCode.NOT_PERMITTED if permission else ExitCode.FAILURE
+        super().__init__(exit_code=code, hint=hint)
+        self.url, self.cause, self.errno = url, cause, errno
+
+    def __str__(self) -> str:
+        return f"failed to bind gateway socket on {self.url}: {self.cause}"
+
+
+class AlreadyRunningError(GatewayLockError):
+    """A lock stayed held for the whole of ``timeout_s`` seconds."""
+
+    def __init__(
+        self,
+        owner_pid: int | None,
+        timeout_s: float,
+        *,
+        exit_code: ExitCode = ExitCode.FAILURE,
+        hint: str = "",
+    ) -> None:
+        super().__init__(owner_pid=owner_pid, exit_code=exit_code, hint=hint)
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        pid = "unknown" if self.owner_pid is None else self.owner_pid
+        return (
+            f"gateway already running (pid {pid}); lock timeout after {self.timeout_s * 1000:.0f}ms"
+        )

@@ -1,0 +1,530 @@
+"""Defaults < file < environment < flags, into one immutable value that says where each part came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple, NoReturn
+
+from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.supervisor.journal import Priority
+
+MAX_FILE_BYTES = 4 << 20
+_TOKEN_CREDENTIAL = "openclaw-gateway.token"
+_PASSWORD_CREDENTIAL = "openclaw-gateway.password"
+
+
+class Bind(StrEnum):
+    """Which addresses to listen on."""
+
+    LOOPBACK = "loopback"
+    LAN = "lan"
+    CUSTOM = "custom"
+
+
+class AuthMode(StrEnum):
+    """What a client must present."""
+
+    NONE = "none"
+    TOKEN = "token"
+    PASSWORD = "password"
+
+
+class Secret(str):
+    """A string that does not show itself in ``repr``, and so in no traceback or log of a structure."""
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+
+class Settings(NamedTuple):
+    """Every setting of a gateway, checked; made by ``load`` only."""
+
+    port: int
+    bind: Bind
+    host: str
+    """The address to listen on, an IP literal."""
+    config_path: str
+    state_dir: str
+    profile: str | None
+    auth_mode: AuthMode
+    token: Secret | None
+    """``None`` in token mode: one is generated and kept in the state directory."""
+    password: Secret | None
+    allowed_origins: tuple[str, ...]
+    """Values of the ``Origin`` header that browsers may connect from."""
+    lock_timeout_s: float
+    health_timeout_s: float
+    log_level: Priority
+    allow_multiple: bool
+    """Whether to do without the configuration's lock; the state directory's is always taken."""
+    origins: Mapping[str, str]
+    """Field name to where its value came from, for people: ``flag --port``, ``default``."""
+    warnings: tuple[str, ...]
+    """What is odd but no reason to stop."""
+
+
+def _fail(expected: str) -> NoReturn:
+    raise ValueError(f"must be {expected}")
+
+
+def _port(value: object) -> int:
+    number = _integer(value)
+    return number if number is not None and 0 < number < 65536 else _fail("a port, 1 to 65535")
+
+
+def _integer(value: object) -> int | None:
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
+        return int(value) if len(value) < 20 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _seconds(value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, str | int | float) else -1.0
+    except ValueError:
+        number = -1.0
+    return number if 0 <= number <= 3600 else _fail("a number of seconds, 0 to 3600")
+
+
+def _milliseconds(value: object) -> float:
+    number = _integer(value)
+    valid = number is not None and 0 <= number <= 3_600_000
+    return number / 1000 if valid and number is not None else _fail("milliseconds, 0 to 3600000")
+
+
+def _one_of(names: type[StrEnum]) -> Callable[[object], Any]:
+    def parse(value: object) -> StrEnum:
+        if isinstance(value, str) and value in set(names):
+            return names(value)
+        return _fail(" or ".join(f'"{name}"' for name in names) + suggest(value, names))
+
+    return parse
+
+
+def _bind(value: object) -> Bind:
+    # OpenClaw's "auto" prefers loopback, and so do we.
+    return Bind.LOOPBACK if value == "auto" else _one_of(Bind)(value)
+
+
+def _host(value: object) -> str:
+    import socket
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            return socket.inet_ntop(family, socket.inet_pton(family, str(value)))
+        except OSError:
+            continue
+    return _fail("an IP address in digits, such as 192.168.1.5 or ::1")
+
+
+def _secret(value: object) -> Secret:
+    if isinstance(value, dict):
+        _fail('a string; for a secret kept elsewhere use "--token-file" or a systemd credential')
+    if not isinstance(value, str) or not value or value != value.strip():
+        _fail("a string that is not empty, without space around it")
+    return Secret(value)
+
+
+_LEVELS = {
+    "silent": Priority.CRIT,
+    "fatal": Priority.CRIT,
+    "error": Priority.ERROR,
+    "warning": Priority.WARNING,
+    "warn": Priority.WARNING,
+    "notice": Priority.NOTICE,
+    "info": Priority.INFO,
+    "debug": Priority.DEBUG,
+    "trace": Priority.DEBUG,
+}
+
+
+def _level(value: object) -> Priority:
+    if isinstance(value, str) and value in _LEVELS:
+        return _LEVELS[value]
+    return _fail(f"one of {', '.join(_LEVELS)}")
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    return _fail("a list of strings")
+
+
+class _Key(NamedTuple):
+    """One setting: where it may come from, how it is read there, and what it is otherwise."""
+
+    field: str
+    parse: Callable[[object], Any]
+    default: Any
+    flag: str | None = None
+    variable: str | None = None
+    path: str | None = None
+    """Dotted path in the file."""
+    parse_file: Callable[[object], Any] | None = None
+    """Where the file's unit is another."""
+
+
+_SCHEMA = (
+    _Key("port", _port, 18789, "--port", "OPENCLAW_GATEWAY_PORT", "gateway.port"),
+    _Key("bind", _bind, Bind.LOOPBACK, "--bind", None, "gateway.bind"),
+    _Key("host", _host, None, "--host", None, "gateway.customBindHost"),
+    _Key("auth_mode", _one_of(AuthMode), None, "--auth", None, "gateway.auth.mode"),
+    _Key("token", _secret, None, None, "OPENCLAW_GATEWAY_TOKEN", "gateway.auth.token"),
+    _Key("password", _secret, None, None, "OPENCLAW_GATEWAY_PASSWORD", "gateway.auth.password"),
+    _Key("allowed_origins", _strings, (), path="gateway.controlUi.allowedOrigins"),
+    _Key(
+        "lock_timeout_s", _seconds, 5.0, "--lock-timeout", None, "gateway.lockTimeoutMs", _milliseconds
+    ),
+    _Key(
+        "health_timeout_s",
+        _seconds,
+        30.0,
+        "--health-timeout",
+        None,
+        "gateway.healthTimeoutMs",
+        _milliseconds,
+    ),
+    _Key("log_level", _level, Priority.INFO, "--log-level", None, "logging.level"),
+)  # fmt: skip
+
+_OURS = {key.path for key in _SCHEMA if key.path}
+
+# What OpenClaw 2026.9 knows beside that: not ours to serve, and not the user's mistake.
+_FOREIGN_TOP = frozenset(
+    """
+    $schema meta env wizard diagnostics logging update telemetry browser ui secrets auth accessGroups
+    acp models nodeHost agents worktreeRoot worktreeAcceleration tools security bindings broadcast
+    attachments messages tts commands approvals session cron transcripts hooks channels discovery
+    talk gateway cloudWorkers desktop memory mcp skills plugins surfaces proxy
+    """.split()
+)
+_FOREIGN_GATEWAY = frozenset(
+    """
+    mode publicOrigin portals controlUi cliAgents terminal auth roles trustedProxies
+    allowRealIpFallback tools tailscale remote reload tls http push nodes webchat
+    """.split()
+)
+_FOREIGN_AUTH = frozenset({"allowTailscale", "identityScopes", "rateLimit", "trustedProxy"})
+
+
+def suggest(value: object, known: Any) -> str:
+    """Return ``; did you mean "x"?`` if one of ``known`` is close to ``value``, else ``""``."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(str(value), [str(name) for name in known], n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
+    """
+    Read and check every setting.
+
+    Args:
+        flags: Flag (``--port``) to the text given; absent or ``None`` if not given. Besides those of
+            single settings: ``--config``, ``--state-dir``, ``--profile``, ``--token-file``, ``--password-file``.
+        environ: The process's environment.
+
+    Returns:
+        Checked settings.
+
+    Raises:
+        ConfigurationError: Something is wrong; names the file with key, the flag or the variable.
+    """
+    given = {flag: text for flag, text in flags.items() if text is not None}
+    profile = _profile(given, environ)
+    state_dir, state_origin = _state_dir(given, environ, profile)
+    config_path, config_origin, explicit = _config_path(given, environ, state_dir)
+    document = _read_document(config_path, required=explicit)
+    warnings = _unknown_keys(document, config_path)
+    values: dict[str, Any] = {}
+    origins = {"state_dir": state_origin, "config_path": config_origin}
+    for key in _SCHEMA:
+        values[key.field], origins[key.field] = _resolve(key, given, environ, document, config_path)
+    for field, flag, credential in (
+        ("token", "--token-file", _TOKEN_CREDENTIAL),
+        ("password", "--password-file", _PASSWORD_CREDENTIAL),
+    ):
+        found = _secret_file(flag, credential, given, environ)
+        if found:
+            values[field], origins[field] = found
+    warnings += _readable_secrets(document, config_path)
+    _settle_address(values, origins)
+    _settle_auth(values, origins)
+    return Settings(
+        **values,
+        config_path=config_path,
+        state_dir=state_dir,
+        profile=profile,
+        allow_multiple=environ.get("OPENCLAW_ALLOW_MULTI_GATEWAY") == "1",
+        origins=origins,
+        warnings=tuple(warnings),
+    )
+
+
+def _resolve(
+    key: _Key,
+    flags: Mapping[str, str],
+    environ: Mapping[str, str],
+    document: dict[str, Any],
+    config_path: str,
+) -> tuple[Any, str]:
+    """Take one setting from the strongest source that has it, and say which that was."""
+    in_file = _look_up(document, key.path) if key.path else None
+    source: str
+    parse = key.parse
+    if key.flag and key.flag in flags:
+        source, name, value = "flag", key.flag, flags[key.flag]
+    elif key.variable and environ.get(key.variable):
+        source, name, value = "variable", key.variable, environ[key.variable]
+    elif in_file is not None and key.path:
+        source, name, value = (
+            config_path,
+            key.path,
+            _substituted(in_file, environ, config_path, key.path),
+        )
+        parse = key.parse_file or key.parse
+    else:
+        return key.default, "default"
+    try:
+        return parse(value), f"{source} {name}"
+    except ValueError as error:
+        shown = "" if parse is _secret else f", not {json.dumps(value, default=str)[:80]}"
+        raise ConfigurationError(source, name, f"{error}{shown}") from None
+
+
+def _look_up(document: dict[str, Any], path: str) -> Any:
+    node: Any = document
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _substituted(value: Any, environ: Mapping[str, str], source: str, name: str) -> Any:
+    """Replace ``${NAME}`` in a string of the file by the variable's value, as OpenClaw does."""
+    if not isinstance(value, str) or "${" not in value:
+        return value
+    import re
+
+    def variable(match: re.Match[str]) -> str:
+        if match[1] not in environ:
+            raise ConfigurationError(source, name, f"refers to ${{{match[1]}}}, which is not set")
+        return environ[match[1]]
+
+    return re.sub(r"\$\{([A-Z_][A-Z0-9_]*)\}", variable, value)
+
+
+def _profile(flags: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
+    source = "flag" if "--profile" in flags else "variable"
+    name = "--profile" if source == "flag" else "OPENCLAW_PROFILE"
+    profile = flags.get("--profile") or environ.get("OPENCLAW_PROFILE") or None
+    if profile is None or profile == "default":
+        return None
+    if not all(c.isascii() and (c.isalnum() or c in "_-") for c in profile) or len(profile) > 64:
+        raise ConfigurationError(
+            source, name, "must be letters, digits, _ and -, at most 64 of them"
+        )
+    return profile
+
+
+def _home(environ: Mapping[str, str], profile: str | None) -> str:
+    home = environ.get("HOME") or os.path.expanduser("~")
+    return os.path.join(home, f".openclaw-{profile}" if profile else ".openclaw")
+
+
+def _state_dir(
+    flags: Mapping[str, str], environ: Mapping[str, str], profile: str | None
+) -> tuple[str, str]:
+    for source, name, value in (
+        ("flag", "--state-dir", flags.get("--state-dir")),
+        ("variable", "OPENCLAW_STATE_DIR", environ.get("OPENCLAW_STATE_DIR")),
+        # systemd.exec(5): a colon-separated list where the unit names several.
+        ("systemd's", "$STATE_DIRECTORY", environ.get("STATE_DIRECTORY", "").split(":")[0]),
+    ):
+        if value:
+            return os.path.abspath(os.path.expanduser(value)), f"{source} {name}"
+    return _home(environ, profile), "default"
+
+
+def _config_path(
+    flags: Mapping[str, str], environ: Mapping[str, str], state_dir: str
+) -> tuple[str, str, bool]:
+    """Return the file's path, where that came from, and whether someone asked for this very file."""
+    for source, name, value in (
+        ("flag", "--config", flags.get("--config")),
+        ("variable", "OPENCLAW_CONFIG_PATH", environ.get("OPENCLAW_CONFIG_PATH")),
+    ):
+        if value:
+            return os.path.abspath(os.path.expanduser(value)), f"{source} {name}", True
+    directory = environ.get("CONFIGURATION_DIRECTORY", "").split(":")[0]
+    if directory:
+        path = os.path.join(directory, "openclaw.json")
+        return path, "systemd's $CONFIGURATION_DIRECTORY", False
+    return os.path.join(state_dir, "openclaw.json"), "default", False
+
+
+def _read_document(path: str, *, required: bool) -> dict[str, Any]:
+    """Read the file, JSON or JSON5; an empty document if it is missing and nobody asked for it."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        if required:
+            raise ConfigurationError(path, "", "no such file") from None
+        return {}
+    except OSError as error:
+        raise ConfigurationError(path, "", os.strerror(error.errno or 0)) from None
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigurationError(path, "", f"longer than {MAX_FILE_BYTES >> 20} MiB")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(path, "", f"not UTF-8 at byte {error.start}") from None
+    document = _parse(text, path)
+    if not isinstance(document, dict):
+        raise ConfigurationError(path, "", "must be one object: { … }")
+    return document
+
+
+def _parse(text: str, path: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass  # JSON5 is a superset of JSON; its parser is a hundred times slower, so it comes second.
+    except RecursionError:
+        raise ConfigurationError(path, "", "nested too deeply") from None
+    import json5
+
+    try:
+        return json5.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(path, "", f"not JSON5: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(path, "", "nested too deeply") from None
+
+
+def _unknown_keys(document: dict[str, Any], path: str) -> list[str]:
+    gateway = document.get("gateway", {})
+    if not isinstance(gateway, dict):
+        raise ConfigurationError(path, "gateway", "must be an object")
+    auth = gateway.get("auth", {})
+    if not isinstance(auth, dict):
+        raise ConfigurationError(path, "gateway.auth", "must be an object")
+    levels = (
+        ("", document, _FOREIGN_TOP),
+        ("gateway.", gateway, _FOREIGN_GATEWAY | _names_below("gateway.")),
+        ("gateway.auth.", auth, _FOREIGN_AUTH | _names_below("gateway.auth.")),
+    )
+    return [
+        f"{path}: unknown key {prefix}{name}{suggest(name, known)}"
+        for prefix, node, known in levels
+        for name in node
+        if name not in known
+    ]
+
+
+def _names_below(prefix: str) -> set[str]:
+    return {path[len(prefix) :].split(".")[0] for path in _OURS if path.startswith(prefix)}
+
+
+def _secret_file(
+    flag: str, credential: str, flags: Mapping[str, str], environ: Mapping[str, str]
+) -> tuple[Secret, str] | None:
+    """Read a secret from the file that a flag names, else from systemd's credential of that name."""
+    if flag in flags:
+        return _read_secret("flag", flag, flags[flag], private=True), f"flag {flag}"
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    path = os.path.join(directory, credential) if directory else ""
+    if directory and os.path.exists(path):
+        # systemd guards that directory itself: mode 0400, or 0440 with an access list from 257 on.
+        return _read_secret(
+            "credential", credential, path, private=False
+        ), f"credential {credential}"
+    return None
+
+
+def _read_secret(source: str, name: str, path: str, *, private: bool) -> Secret:
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(4096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigurationError(source, name, f"cannot read {path}: {reason}") from None
+    if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigurationError(
+            source,
+            name,
+            f"{path} is open to others (mode {stat.S_IMODE(mode):04o})",
+            hint=f"chmod 600 {path}",
+        )
+    if not text:
+        raise ConfigurationError(source, name, f"{path} is empty")
+    return Secret(text)
+
+
+def _readable_secrets(document: dict[str, Any], path: str) -> list[str]:
+    """Warn of a secret written into a file that everyone may read."""
+    written = [
+        key for key in ("gateway.auth.token", "gateway.auth.password") if _look_up(document, key)
+    ]
+    if not written:
+        return []
+    mode = os.stat(path).st_mode
+    if not mode & stat.S_IROTH:
+        return []
+    return [
+        f"{path}: everyone may read {written[0]} in it (mode {stat.S_IMODE(mode):04o}): chmod 600"
+    ]
+
+
+def _settle_address(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Turn ``bind`` and ``host`` into one address."""
+    host_given = values["host"] is not None
+    if host_given and origins["host"].startswith("flag") and not origins["bind"].startswith("flag"):
+        values["bind"], origins["bind"] = Bind.CUSTOM, origins["host"]
+    match values["bind"]:
+        case Bind.CUSTOM if not host_given:
+            raise ConfigurationError(
+                *_place(origins["bind"]), 'is "custom", but no address is given',
+                hint="give one with --host or gateway.customBindHost",
+            )  # fmt: skip
+        case Bind.LOOPBACK:
+            values["host"] = "127.0.0.1"
+        case Bind.LAN:
+            values["host"] = "0.0.0.0"
+    if values["bind"] is not Bind.CUSTOM:
+        origins["host"] = origins["bind"]
+
+
+def _settle_auth(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Choose the mode that the secrets at hand ask for, and refuse what would leave a door open."""
+    mode = values["auth_mode"]
+    if mode is None:
+        password_only = values["password"] is not None and values["token"] is None
+        mode = values["auth_mode"] = AuthMode.PASSWORD if password_only else AuthMode.TOKEN
+    if mode is AuthMode.PASSWORD and values["password"] is None:
+        raise ConfigurationError(
+            *_place(origins["auth_mode"]), 'is "password", but none is given',
+            hint="give one with --password-file, gateway.auth.password or a systemd credential",
+        )  # fmt: skip
+    if mode is AuthMode.NONE and not is_loopback(values["host"]):
+        raise ConfigurationError(
+            *_place(origins["auth_mode"]),
+            f'is "none", and the gateway would listen on {values["host"]}, beyond this machine',
+            hint='set it to "token" or "password", or bind to loopback',
+        )
+
+
+def _place(origin: str) -> tuple[str, str]:
+    """Split ``flag --port`` or ``<file> gateway.port`` for an error."""
+    source, _, name = origin.rpartition(" ")
+    return source, name
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an IP literal is an address of this machine's loopback. RFC 1122, 3.2.1.3; RFC 4291, 2.5.3."""
+    return host == "::1" or host.startswith("127.") or host.startswith("::ffff:127.")

@@ -1,0 +1,1 @@
+"""What systemd hears and gives: notifications, watchdog, journal."""

@@ -1,0 +1,126 @@
+"""Structured logging: a sentence with fields to journald, or a plain line to a terminal.
+
+Native entries when our standard error is a journal stream, so that fields, priorities and message
+ids survive; see systemd.journal-fields(7) and the catalog in ``systemd/``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from enum import Enum, IntEnum
+from typing import Protocol, TextIO
+
+IDENTIFIER = "openclaw-gateway"
+
+
+class Priority(IntEnum):
+    """syslog(3) levels, by the names that ``--log-level`` takes."""
+
+    CRIT = 2
+    ERROR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+    DEBUG = 7
+
+
+class Event(Enum):
+    """
+    Every kind of thing that we log: its MESSAGE_ID and its priority.
+
+    The journal catalog explains each id; a test holds the two together.
+    """
+
+    STARTED = ("53f373c0cb9d49f3a0a1e3fcd702fffb", Priority.NOTICE)
+    STOPPING = ("cd4637da8f674796b8b85298f56ab04b", Priority.NOTICE)
+    STOPPED = ("66aeaa6f6e844b8a8b02b76584753711", Priority.NOTICE)
+    RELOADED = ("f9a29c037cb6463ebfcd82c383e091d3", Priority.NOTICE)
+    RELOAD_REFUSED = ("b98862c82610452d9c2f538434436f88", Priority.ERROR)
+    CONFIG_INVALID = ("ca5dda9cec0c48569e91d6474d40fd07", Priority.ERROR)
+    CONFIG_DOUBTFUL = ("49a3919a197d45a9bdccf8c10dbc55a8", Priority.WARNING)
+    WAITING = ("4c7507d2803049a9a6a356943970b2c6", Priority.NOTICE)
+    RECLAIMED = ("cc063e56ba3e4830b61c2a80b7a4744e", Priority.WARNING)
+    NEIGHBOUR = ("3ea63e0ee1344e59ad2bd7f2976c1178", Priority.WARNING)
+    DUPLICATE = ("b4113a42c86a45469006ee5946765ab3", Priority.NOTICE)
+    LOCK_FAILED = ("b47f0ffd5a444ea980a22316bd998ff9", Priority.ERROR)
+    STORAGE_UNUSABLE = ("c3887c83ddbb4a2c802f2fdaf0e2166a", Priority.ERROR)
+    LOCK_RESTORED = ("be11bdd34d984bfbad5398726bb060af", Priority.WARNING)
+    CLAIM_LOST = ("b248b3c2497a4bcda7759b3e61691495", Priority.CRIT)
+    DEGRADED = ("f35e74e88fda4a8e8733944b4697f460", Priority.WARNING)
+    TOKEN_CREATED = ("3813a2cefc2f461ca180c0508ca4009c", Priority.NOTICE)
+    FAILED = ("fab92ef29ec54d2e9822ce3407dcb18d", Priority.CRIT)
+
+    def __init__(self, message_id: str, priority: Priority) -> None:
+        self.message_id, self.priority = message_id, priority
+
+
+class Journal(Protocol):
+    """Where sentences go."""
+
+    threshold: Priority
+
+    def write(self, event: Event, sentence: str, **fields: object) -> None:
+        """
+        Log one event.
+
+        Args:
+            event: Its kind, which fixes its id and priority.
+            sentence: For people, without time stamp and level; never a secret.
+            **fields: ``PORT=18789`` becomes ``OPENCLAW_PORT=18789``; ``None`` is left out.
+        """
+
+
+class NativeJournal:
+    """journald's own protocol, through systemd-python."""
+
+    def __init__(self, threshold: Priority) -> None:
+        from systemd.journal import send
+
+        self.threshold, self._send = threshold, send
+
+    def write(self, event: Event, sentence: str, **fields: object) -> None:
+        """Log one event; see ``Journal``."""
+        if event.priority > self.threshold:
+            return
+        known = {
+            f"OPENCLAW_{key}": str(value) for key, value in fields.items() if value is not None
+        }
+        self._send(
+            sentence,
+            MESSAGE_ID=event.message_id,
+            PRIORITY=int(event.priority),
+            SYSLOG_IDENTIFIER=IDENTIFIER,
+            **known,
+        )
+
+
+class PlainJournal:
+    """Lines on a stream: for terminals, containers and files, where fields would be noise."""
+
+    def __init__(self, threshold: Priority, stream: TextIO | None = None) -> None:
+        self.threshold, self._stream = threshold, stream
+
+    def write(self, event: Event, sentence: str, **fields: object) -> None:
+        """Log one event; see ``Journal``. The fields are not shown."""
+        if event.priority <= self.threshold:
+            prefix = f"{event.priority.name.lower()}: " if event.priority < Priority.NOTICE else ""
+            print(f"{IDENTIFIER}: {prefix}{sentence}", file=self._stream or sys.stderr, flush=True)
+
+
+def open_journal(environ: Mapping[str, str], threshold: Priority = Priority.INFO) -> Journal:
+    """
+    Return the journal that our standard error leads to.
+
+    See Also:
+        systemd.exec(5), ``$JOURNAL_STREAM``: device and inode of the stream, in decimal; it is
+        inherited, so it counts only while it is still our standard error.
+    """
+    try:
+        info = os.fstat(2)
+    except OSError:  # closed
+        return PlainJournal(threshold)
+    if environ.get("JOURNAL_STREAM") == f"{info.st_dev}:{info.st_ino}":
+        return NativeJournal(threshold)
+    return PlainJournal(threshold)
