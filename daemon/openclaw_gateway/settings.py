@@ -251,6 +251,8 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         found = _secret_file(flag, credential, given, environ)
         if found:
             values[field], origins[field] = found
+    if profile and origins["port"] == "default":
+        values["port"], origins["port"] = profile_port(profile), f"profile {profile}"
     warnings += _readable_secrets(document, config_path)
     _settle_address(values, origins)
     _settle_auth(values, origins)
@@ -328,6 +330,18 @@ def _profile(flags: Mapping[str, str], environ: Mapping[str, str]) -> str | None
             source, name, "must be letters, digits, _ and -, at most 64 of them"
         )
     return profile
+
+
+def profile_port(profile: str) -> int:
+    """
+    Return the port that a named profile has unless told otherwise: 20000 to 59999, by its name.
+
+    The same as OpenClaw's, so that both find each other: 32-bit FNV-1a of the name's UTF-8.
+    """
+    digest = 0x811C9DC5
+    for byte in profile.encode():
+        digest = (digest ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return 20000 + digest % 40000
 
 
 def _home(environ: Mapping[str, str], profile: str | None) -> str:

@@ -1,0 +1,176 @@
+"""What every test of a running gateway needs: a port, a state directory, daemons that end with the test."""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+CAP_S = 60.0
+"""A generous cap on anything that should take a moment; never a measurement."""
+
+
+class Daemon:
+    """A gateway process of its own, whose log can be waited on line by line."""
+
+    def __init__(self, *arguments: str, environ: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "openclaw_gateway", *arguments],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log: list[str] = []
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_for(self, text: str) -> str:
+        """Return the next log line that contains ``text``; fail if the process ends before."""
+        while True:
+            line = self._lines.get(timeout=CAP_S)
+            assert line is not None, f"ended before saying {text!r}:\n" + "\n".join(self.log)
+            self.log.append(line)
+            if text in line:
+                return line
+
+    def ready(self) -> Daemon:
+        self.wait_for("ready on")
+        return self
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def finish(self) -> int:
+        """Wait for the end and return the exit code; ``log`` is complete then."""
+        code = self.process.wait(CAP_S)
+        while (line := self._lines.get(timeout=CAP_S)) is not None:
+            self.log.append(line)
+        self._reader.join(CAP_S)
+        assert self.process.stderr
+        self.process.stderr.close()
+        return code
+
+    def stop(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self.finish()
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.finish()
+
+
+Start = Callable[..., Daemon]
+
+
+def clean_environ(**variables: str) -> dict[str, str]:
+    """Return our environment without anything that a gateway would take for its own, plus ``variables``."""
+    ours = ("OPENCLAW_", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "JOURNAL_STREAM", "SYSTEMD_EXEC")
+    ours += ("INVOCATION_ID", "STATE_DIRECTORY", "CONFIGURATION_DIRECTORY", "CREDENTIALS_DIRECTORY")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return kept | variables
+
+
+def free_port() -> int:
+    """Return a port that nobody has on any address, outside the range that clients are given."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket(socket.AF_INET) as any_address:
+            try:
+                any_address.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def start(port: int, state_dir: Path) -> Iterator[Start]:
+    """Start gateways, by default on the test's port and state directory; all of them end with the test."""
+    started: list[Daemon] = []
+
+    def begin(*arguments: str, **variables: str) -> Daemon:
+        defaults = {
+            "OPENCLAW_GATEWAY_PORT": str(port),
+            "OPENCLAW_STATE_DIR": str(state_dir),
+            "PYTHONUNBUFFERED": "1",
+        }
+        daemon = Daemon(*arguments, environ=clean_environ(**(defaults | variables)))
+        started.append(daemon)
+        return daemon
+
+    yield begin
+    for daemon in started:
+        if daemon.process.poll() is None:
+            daemon.signal(signal.SIGCONT)
+            daemon.kill()
+
+
+class NotifySocket:
+    """A real notify socket that keeps what it is told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.heard: list[str] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.path)
+        self._socket.settimeout(CAP_S)
+
+    def wait_for(self, assignment: str) -> str:
+        """Return the next message that has a line starting with ``assignment``."""
+        while True:
+            message = self._socket.recv(65536).decode()
+            self.heard.append(message)
+            if any(line.startswith(assignment) for line in message.splitlines()):
+                return message
+
+    def drain(self) -> list[str]:
+        """Take what has arrived, and return everything ever heard."""
+        self._socket.setblocking(False)
+        try:
+            while True:
+                self.heard.append(self._socket.recv(65536).decode())
+        except BlockingIOError:
+            return self.heard
+        finally:
+            self._socket.settimeout(CAP_S)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def notify(tmp_path: Path) -> Iterator[NotifySocket]:
+    made = NotifySocket(tmp_path / "notify")
+    yield made
+    made.close()
