@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, Iterator, MutableMapping
+from contextlib import contextmanager
 from errno import EINVAL
 from typing import TYPE_CHECKING, Any
 
@@ -133,38 +134,42 @@ async def _serve(
         supervisor.ready(status())
 
     stop, hurry = asyncio.Event(), asyncio.Event()
-    _take_signals(stop, hurry, reload, journal)
-    if held.base_port is not None:
-        asyncio.get_running_loop().add_reader(held.base_port, held.answer)
-    await server.start(held.sockets)
-    if not await answers(host, port, timeout_s=_SELF_CHECK_S):
-        raise GatewayError(f"our own {address}/healthz did not answer within {_SELF_CHECK_S:g} s")
-    server.phase = Phase.READY
-    held.publish(Phase.READY)
-    supervisor.ready(status())
-    journal.write(
-        Event.STARTED,
-        f"openclaw-gateway {__version__} ready on {address} after {_age_s(held):.2f} s, "
-        f"state directory {held.record.state_dir}",
-        PORT=port,
-        STATE_DIR=held.record.state_dir,
-        CONFIG_PATH=settings.config_path,
-        LOCK_PATH=held.lock_paths[-1],
-    )
-    try:
-        await _first(
-            stop.wait(), Watchdog(held, supervisor, journal, status=status).run(host, port)
+    with _signals(stop, hurry, reload, journal):
+        if held.base_port is not None:
+            asyncio.get_running_loop().add_reader(held.base_port, held.answer)
+        await server.start(held.sockets)
+        if not await answers(host, port, timeout_s=_SELF_CHECK_S):
+            raise GatewayError(f"our own {address}/healthz did not answer in {_SELF_CHECK_S:g} s")
+        server.phase = Phase.READY
+        held.publish(Phase.READY)
+        supervisor.ready(status())
+        journal.write(
+            Event.STARTED,
+            f"openclaw-gateway {__version__} ready on {address} after {_age_s(held):.2f} s, "
+            f"state directory {held.record.state_dir}",
+            PORT=port,
+            STATE_DIR=held.record.state_dir,
+            CONFIG_PATH=settings.config_path,
+            LOCK_PATH=held.lock_paths[-1],
         )
-    finally:
-        supervisor.stopping("stopping: saying goodbye to clients")
-        held.publish(Phase.DRAINING)
-        await server.stop(hurry=hurry)
+        watchdog = Watchdog(held, supervisor, journal, status=status)
+        try:
+            await _first(stop.wait(), watchdog.run(host, port))
+        finally:
+            supervisor.stopping("stopping: saying goodbye to clients")
+            held.publish(Phase.DRAINING)
+            await server.stop(hurry=hurry)
 
 
-def _take_signals(
+@contextmanager
+def _signals(
     stop: asyncio.Event, hurry: asyncio.Event, reload: Callable[[], None], journal: Journal
-) -> None:
-    """Have the loop take the signals that waited: the first one stops, a second one hurries."""
+) -> Iterator[None]:
+    """
+    Have the loop take the signals that waited: the first one stops, a second one hurries.
+
+    Once the loop is left they wait again: a third one must not keep the locks from being released.
+    """
     import asyncio
 
     def on_stop(name: str) -> None:
@@ -179,6 +184,10 @@ def _take_signals(
         loop.add_signal_handler(number, on_stop, number.name)
     loop.add_signal_handler(signal.SIGHUP, reload)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def _reload(settings: Settings, load: Callable[[], Settings], journal: Journal) -> None:

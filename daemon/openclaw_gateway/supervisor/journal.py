@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum, IntEnum
 from typing import Protocol, TextIO
 
@@ -63,7 +64,7 @@ class Journal(Protocol):
 
     def write(self, event: Event, sentence: str, **fields: object) -> None:
         """
-        Log one event.
+        Log one event. A log that takes no line (reader gone, disk full) loses it, and no more.
 
         Args:
             event: Its kind, which fixes its id and priority.
@@ -87,13 +88,14 @@ class NativeJournal:
         known = {
             f"OPENCLAW_{key}": str(value) for key, value in fields.items() if value is not None
         }
-        self._send(
-            sentence,
-            MESSAGE_ID=event.message_id,
-            PRIORITY=int(event.priority),
-            SYSLOG_IDENTIFIER=IDENTIFIER,
-            **known,
-        )
+        with suppress(OSError):
+            self._send(
+                sentence,
+                MESSAGE_ID=event.message_id,
+                PRIORITY=int(event.priority),
+                SYSLOG_IDENTIFIER=IDENTIFIER,
+                **known,
+            )
 
 
 class PlainJournal:
@@ -106,7 +108,10 @@ class PlainJournal:
         """Log one event; see ``Journal``. The fields are not shown."""
         if event.priority <= self.threshold:
             prefix = f"{event.priority.name.lower()}: " if event.priority < Priority.NOTICE else ""
-            print(f"{IDENTIFIER}: {prefix}{sentence}", file=self._stream or sys.stderr, flush=True)
+            with suppress(OSError):
+                print(
+                    f"{IDENTIFIER}: {prefix}{sentence}", file=self._stream or sys.stderr, flush=True
+                )
 
 
 def open_journal(environ: Mapping[str, str], threshold: Priority = Priority.INFO) -> Journal:

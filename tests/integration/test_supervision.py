@@ -1,0 +1,258 @@
+"""What systemd hears, through a real notify socket; and that nothing about that socket can hurt us."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import NotifySocket, Start, clean_environ
+from openclaw_gateway.claim.listener import adopt
+from openclaw_gateway.claim.ownership import Health
+from openclaw_gateway.claim.probe import probe
+from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.supervisor.notify import Supervisor
+
+
+def index_of(heard: list[str], assignment: str) -> int:
+    (found,) = (i for i, message in enumerate(heard) if assignment in message.splitlines())
+    return found
+
+
+def test_ready_is_said_once_and_only_when_the_port_answers(
+    start: Start, port: int, notify: NotifySocket
+) -> None:
+    start(NOTIFY_SOCKET=notify.path)
+    message = notify.wait_for("READY=1")
+    assert probe("127.0.0.1", port) is Health.HEALTHY
+    assert f"STATUS=ready on ws://127.0.0.1:{port}" in message
+    assert sum("READY=1" in heard for heard in notify.drain()) == 1
+
+
+def test_healthy_duplicate_exits_78_without_server_code_and_without_a_trace(
+    start: Start, port: int, notify: NotifySocket, tmp_path: Path
+) -> None:
+    owner = start().ready()
+    other = tmp_path / "other"
+    second = start(
+        "--state-dir", str(other), NOTIFY_SOCKET=notify.path, PYTHONPROFILEIMPORTTIME="1"
+    )
+    assert second.finish() == 78
+    loaded = {line.rpartition("|")[2].strip() for line in second.log}
+    assert "requests" in loaded
+    assert not {"aiohttp", "asyncio"} & loaded
+    assert [path for path in other.rglob("*") if not path.is_dir()] == []
+    (message,) = notify.drain()
+    assert (
+        f"STATUS=another gateway instance is already listening on ws://127.0.0.1:{port}" in message
+    )
+    assert "ERRNO=" in message
+    assert f"pid {owner.pid}" in "\n".join(second.log)
+
+
+def test_systemd_exec_pid_of_ourselves_means_supervised(start: Start) -> None:
+    start().ready()
+    # The shell becomes the gateway, so that the variable holds its pid.
+    assert start(SYSTEMD_EXEC_PID="1").finish() == 1
+    environ = {"SYSTEMD_EXEC_PID": str(os.getpid())}
+    assert Supervisor(environ).present
+    assert not Supervisor({"SYSTEMD_EXEC_PID": "1", "INVOCATION_ID": "ab"}).present
+
+
+def test_hung_owner_under_systemd_is_waited_for_then_75_never_78(
+    start: Start, notify: NotifySocket
+) -> None:
+    owner = start().ready()
+    owner.signal(signal.SIGSTOP)
+    second = start("--health-timeout", "3", NOTIFY_SOCKET=notify.path)
+    assert second.finish() == 75
+    heard = notify.drain()
+    assert any("EXTEND_TIMEOUT_USEC=" in message for message in heard)
+    waiting = f": the state directory is held by pid {owner.pid}"
+    assert any("STATUS=waiting up to" in message and waiting in message for message in heard)
+    assert "STATUS=gateway already running" in heard[-1]
+    assert not any("READY=1" in message for message in heard)
+
+
+def test_starting_owner_is_waited_for_and_then_recognized(
+    start: Start, notify: NotifySocket
+) -> None:
+    owner = start().ready()
+    owner.signal(signal.SIGSTOP)
+    second = start("--health-timeout", "60", NOTIFY_SOCKET=notify.path)
+    second.wait_for("waiting")
+    owner.signal(signal.SIGCONT)
+    assert second.finish() == 78
+
+
+def test_gateway_of_our_own_invocation_is_not_our_duplicate(
+    start: Start, notify: NotifySocket
+) -> None:
+    start(NOTIFY_SOCKET=notify.path, INVOCATION_ID="ab" * 16)
+    notify.wait_for("READY=1")
+    again = start("--health-timeout", "0.5", NOTIFY_SOCKET=notify.path, INVOCATION_ID="ab" * 16)
+    assert again.finish() == 75
+    other = start(NOTIFY_SOCKET=notify.path, INVOCATION_ID="cd" * 16)
+    assert other.finish() == 78
+
+
+def test_stop_says_stopping_and_exits_0(start: Start, notify: NotifySocket) -> None:
+    daemon = start(NOTIFY_SOCKET=notify.path)
+    notify.wait_for("READY=1")
+    assert daemon.stop() == 0
+    assert index_of(notify.drain(), "STOPPING=1") == len(notify.heard) - 1
+    assert len(daemon.log) == 3  # started, stopping, stopped
+
+
+def test_good_reload_takes_effect_and_says_what_waits_for_a_restart(
+    start: Start, state_dir: Path, notify: NotifySocket
+) -> None:
+    state_dir.mkdir()
+    config = state_dir / "openclaw.json"
+    config.write_text("{}")
+    daemon = start(NOTIFY_SOCKET=notify.path)
+    notify.wait_for("READY=1")
+    config.write_text(
+        '{logging: {level: "error"}, gateway: {customBindHost: "127.0.0.2", bind: "custom"}}'
+    )
+    daemon.signal(signal.SIGHUP)
+    reloading = notify.wait_for("RELOADING=1")
+    assert "MONOTONIC_USEC=" in reloading
+    notify.wait_for("READY=1")
+    daemon.stop()
+    # From "error" on, neither the reload nor the stop is worth a line.
+    assert daemon.log[1:] == []
+
+
+def test_bad_reload_changes_nothing_and_says_why(
+    start: Start, state_dir: Path, port: int, notify: NotifySocket
+) -> None:
+    daemon = start(NOTIFY_SOCKET=notify.path)
+    notify.wait_for("READY=1")
+    (state_dir / "openclaw.json").write_text('{"gateway": {"bind": "x"}}')
+    daemon.signal(signal.SIGHUP)
+    notify.wait_for("READY=1")
+    line = daemon.wait_for("reload refused, the old settings stay")
+    assert f"{state_dir}/openclaw.json gateway.bind: must be" in line
+    assert probe("127.0.0.1", port) is Health.HEALTHY
+
+
+def test_watchdog_is_fed_while_all_is_well(start: Start, notify: NotifySocket) -> None:
+    daemon = start(NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="600000")
+    notify.wait_for("READY=1")
+    for _ in range(3):
+        notify.wait_for("WATCHDOG=1")
+    assert daemon.stop() == 0
+
+
+def test_watchdog_of_another_process_is_not_fed(start: Start, notify: NotifySocket) -> None:
+    assert Supervisor({"WATCHDOG_USEC": "600000", "WATCHDOG_PID": "1"}).watchdog_s is None
+    assert (
+        Supervisor({"WATCHDOG_USEC": "600000", "WATCHDOG_PID": str(os.getpid())}).watchdog_s == 0.6
+    )
+    assert Supervisor({"WATCHDOG_USEC": "600000"}).watchdog_s == 0.6
+    assert Supervisor({"WATCHDOG_USEC": "0"}).watchdog_s is None
+
+
+def test_supervisor_takes_its_variables_out_of_the_environment(notify: NotifySocket) -> None:
+    environ = {"NOTIFY_SOCKET": notify.path, "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "X": "y"}
+    Supervisor(environ)
+    assert environ == {"X": "y"}
+
+
+def speaking_to(monkeypatch: pytest.MonkeyPatch, address: str) -> Supervisor:
+    # sdnotify reads the process's own environment.
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    return Supervisor(os.environ)
+
+
+def test_status_survives_any_alphabet_and_injects_no_fields(
+    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaking_to(monkeypatch, notify.path).status("läuft ✓\nREADY=1\n  ok")
+    assert notify.wait_for("STATUS=") == "STATUS=läuft ✓ READY=1 ok"
+
+
+def test_same_status_is_sent_once(notify: NotifySocket, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = speaking_to(monkeypatch, notify.path)
+    for _ in range(3):
+        supervisor.status("same")
+    assert notify.drain() == ["STATUS=same"]
+
+
+def test_full_socket_neither_blocks_nor_raises(
+    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = speaking_to(monkeypatch, notify.path)
+    for number in range(5000):
+        supervisor.status(f"{number}")
+    assert 0 < len(notify.drain()) < 5000
+
+
+@pytest.mark.parametrize("address", ["/does/not/exist", "@openclaw-gateway-test-nobody", ""])
+def test_missing_socket_neither_blocks_nor_raises(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    speaking_to(monkeypatch, address).ready("x")
+
+
+def test_abstract_socket_is_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"openclaw-gateway-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(f"\0{name}")
+        speaking_to(monkeypatch, f"@{name}").ping()
+        assert listening.recv(100) == b"WATCHDOG=1"
+
+
+def test_invalid_configuration_exits_78_and_says_where(
+    start: Start, state_dir: Path, notify: NotifySocket
+) -> None:
+    state_dir.mkdir()
+    (state_dir / "openclaw.json").write_text('{"gateway": {"bind": "everywhere"}}')
+    daemon = start(NOTIFY_SOCKET=notify.path)
+    assert daemon.finish() == ConfigurationError.exit_code
+    (message,) = notify.drain()
+    assert f"STATUS={state_dir}/openclaw.json gateway.bind: must be" in message
+
+
+AS_SYSTEMD_STARTS_IT = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, "-m", "openclaw_gateway"])
+"""
+
+
+def test_socket_that_systemd_hands_over_is_served_and_not_probed(
+    state_dir: Path, port: int
+) -> None:
+    environ = clean_environ(
+        LISTEN_FDS="1", OPENCLAW_GATEWAY_PORT=str(port), OPENCLAW_STATE_DIR=str(state_dir)
+    )
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        fd = listening.fileno()
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", AS_SYSTEMD_STARTS_IT, str(fd)],
+            env=environ,
+            pass_fds=[fd],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    with daemon:
+        try:
+            assert daemon.stderr
+            assert "ready on" in daemon.stderr.readline()
+            assert probe("127.0.0.1", port) is Health.HEALTHY
+        finally:
+            daemon.terminate()
+
+
+def test_sockets_meant_for_another_process_are_left_alone() -> None:
+    environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x"}
+    assert adopt(environ, port=1) == []
+    assert environ == {}

@@ -1,0 +1,90 @@
+"""Every message that a user may see, to the letter, with its exit code."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from openclaw_gateway.errors import (
+    AlreadyListeningError,
+    AlreadyRunningError,
+    BindError,
+    ClaimLostError,
+    ConfigurationError,
+    ExitCode,
+    GatewayError,
+    GatewayLockError,
+    StorageError,
+)
+
+URL = "ws://127.0.0.1:18789"
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "code"),
+    [
+        (
+            AlreadyListeningError(URL),
+            "another gateway instance is already listening on ws://127.0.0.1:18789",
+            1,
+        ),
+        (
+            AlreadyListeningError(URL, exit_code=ExitCode.CONFIG),
+            "another gateway instance is already listening on ws://127.0.0.1:18789",
+            78,
+        ),
+        (
+            BindError(URL, "Cannot assign requested address", errno=errno.EADDRNOTAVAIL),
+            "failed to bind gateway socket on ws://127.0.0.1:18789: Cannot assign requested address",
+            1,
+        ),
+        (
+            BindError(URL, "Permission denied", errno=errno.EACCES),
+            "failed to bind gateway socket on ws://127.0.0.1:18789: Permission denied",
+            77,
+        ),
+        (
+            AlreadyRunningError(812, 5.0),
+            "gateway already running (pid 812); lock timeout after 5000ms",
+            1,
+        ),
+        (
+            AlreadyRunningError(None, 30.0, exit_code=ExitCode.TEMPORARY),
+            "gateway already running (pid unknown); lock timeout after 30000ms",
+            75,
+        ),
+        (
+            StorageError("/state", "No space left on device", errno=errno.ENOSPC),
+            "cannot use /state: No space left on device",
+            73,
+        ),
+        (
+            StorageError("/state", "Permission denied", errno=errno.EACCES),
+            "cannot use /state: Permission denied",
+            77,
+        ),
+        (
+            ClaimLostError("/state", "replaced by another directory"),
+            "lost the claim on /state: replaced by another directory",
+            1,
+        ),
+        (
+            ConfigurationError("/etc/x.json", "gateway.port", "must be a port"),
+            "/etc/x.json gateway.port: must be a port",
+            78,
+        ),
+        (ConfigurationError("/etc/x.json", "", "no such file"), "/etc/x.json: no such file", 78),
+    ],
+)
+def test_text_and_exit_code(error: GatewayError, text: str, code: int) -> None:
+    assert (str(error), error.exit_code) == (text, code)
+
+
+@pytest.mark.parametrize("kind", [AlreadyListeningError, BindError, AlreadyRunningError])
+def test_the_three_texts_of_the_page_are_lock_errors(kind: type[GatewayError]) -> None:
+    assert issubclass(kind, GatewayLockError)
+
+
+def test_no_exit_code_is_one_that_systemd_reserves() -> None:
+    assert all(0 <= code < 200 for code in ExitCode)
