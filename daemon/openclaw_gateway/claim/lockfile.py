@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from openclaw_gateway.claim.ownership import (
     MAX_RECORD_BYTES,
@@ -96,7 +96,8 @@ class DirectoryLock:
 
     def _check_exclusion(self) -> None:
         """Lock once more through a second descriptor: where that succeeds, locks exclude nobody."""
-        rival = os.open(self.path, _DIRECTORY_FLAGS)
+        # By the descriptor and not by the path, which may lead elsewhere by now.
+        rival = os.open(".", _DIRECTORY_FLAGS, dir_fd=self.fd)
         try:
             if _try_flock(rival, self.path):
                 raise StorageError(
@@ -141,35 +142,34 @@ class LockFile:
         """
         self._state, self._name = state, name
         self.path = os.path.join(state.path, *lock_directory_parts(), name)
-        self._directory = _open_lock_directory(state)
-        try:
-            self._fd = self._open_locked()
-        except BaseException:
-            os.close(self._directory)
-            raise
-        self.inherited = parse(os.pread(self._fd, MAX_RECORD_BYTES + 1, 0))
+        while not self._open():
+            pass
 
-    def _open_locked(self) -> int:
+    def _open(self) -> bool:
+        """Open the file and lock it; ``False``, with nothing left open, if it lost its name meanwhile."""
         # 1. We open an inode. 2. Its holder unlinks it and exits. 3. Our flock succeeds on a file
         # without a name. 4. A third process creates and locks a new one: two owners. So compare
         # inodes once locked, and start over until name and lock are of one file. Whoever unlinks
-        # does so while holding, so that it can't be our fresh file.
-        while True:
+        # does so while holding, so that it can't be our fresh file. To start over is to walk from
+        # the state directory again: in a lock directory that was moved away no file ever has its name.
+        with ExitStack() as undo:
+            directory = _open_lock_directory(self._state)
+            undo.callback(os.close, directory)
             try:
-                fd = os.open(self._name, _FILE_FLAGS, _FILE_MODE, dir_fd=self._directory)
+                fd = os.open(self._name, _FILE_FLAGS, _FILE_MODE, dir_fd=directory)
             except OSError as error:
                 raise _unusable(self.path, error) from error
-            try:
-                _check_file(self.path, os.fstat(fd))
-                if not _try_flock(fd, self.path):
-                    record = parse(os.pread(fd, MAX_RECORD_BYTES + 1, 0))
-                    raise Contended(Obstacle.CONFIG, record=record, pid=_holder(fd))
-                if self._is_named(fd):
-                    return fd
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(fd)
+            undo.callback(os.close, fd)
+            _check_file(self.path, os.fstat(fd))
+            if not _try_flock(fd, self.path):
+                record = parse(os.pread(fd, MAX_RECORD_BYTES + 1, 0))
+                raise Contended(Obstacle.CONFIG, record=record, pid=_holder(fd))
+            if not self._is_named(fd):
+                return False
+            self.inherited = parse(os.pread(fd, MAX_RECORD_BYTES + 1, 0))
+            self._directory, self._fd = directory, fd
+            undo.pop_all()
+            return True
 
     def _is_named(self, fd: int) -> bool:
         """Whether the path, walked anew from the locked state directory, leads to the inode of ``fd``."""
