@@ -11,6 +11,7 @@ import ctypes
 import os
 import platform
 import signal
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -137,6 +138,12 @@ class Stepped:
             if b"\0" not in page:
                 page += memory.read(4096)
         return os.fsdecode(page.partition(b"\0")[0])
+
+    def short(self, address: int) -> int:
+        """Return the 16-bit number at an address of the process."""
+        with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
+            memory.seek(address)
+            return int.from_bytes(memory.read(2), sys.byteorder)
 
     def _wait(self) -> int:
         """Wait for its next stop and return the signal number of it, 0 for its end."""

@@ -27,6 +27,7 @@ class Step(StrEnum):
     OPEN_FILE = "open lock file"
     LOCK_FILE = "flock lock file"
     COMPARE = "compare lock file with its name"
+    CLOSE_NAMELESS = "close nameless lock file"
     BIND_PORT = "bind base port"
     SERVE = "serve"
     CHECK_STATE = "compare state directory with its name"
@@ -270,9 +271,12 @@ class Claim:
             case Step.COMPARE:
                 if world.entry(world.entry(process.state)) == process.file:
                     return "same", self._has_file(world, number, process)
-                again = Step.MAKE_LOCKS if self.protocol.reopen_lock_directory else Step.OPEN_FILE
-                kept = None if self.protocol.reopen_lock_directory else process.locks
-                return "differs", to(again, _unlocked(world, process.file), file=None, locks=kept)
+                return "differs", to(Step.CLOSE_NAMELESS)
+            case Step.CLOSE_NAMELESS:
+                left = _unlocked(world, process.file)
+                if self.protocol.reopen_lock_directory:
+                    return "done", to(Step.MAKE_LOCKS, left, file=None, locks=None)
+                return "done", to(Step.OPEN_FILE, left, file=None)
             case Step.BIND_PORT:
                 if world.port is not None:
                     return "EADDRINUSE", to(Step.BIND_PORT, contended=True)
