@@ -15,7 +15,10 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-_TRACEME, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 24, 0x4200, 0x420E
+_TRACEME, _POKEUSER, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 6, 24, 0x4200, 0x420E
+# sys/user.h: where x86-64 keeps the number of a call and its result. A number of -1 is no call at all.
+_ORIG_RAX, _RAX, _NO_CALL = 15 * 8, 10 * 8, -1
+CAN_FAIL_CALLS = platform.machine() == "x86_64"
 _OPTION_SYSGOOD, _OPTION_EXEC, _OPTION_EXITKILL = 1, 0x10, 0x100000
 _WALL = 0x40000000
 _STOPPED_IN_CALL = signal.SIGTRAP | 0x80
@@ -24,12 +27,14 @@ _ENTRY, _EXIT = 1, 2
 # asm/unistd.h; the calls that tests ask for by name. Every other one is known by its number.
 _NUMBERS = {
     "x86_64": {
-        1: "write", 3: "close", 18: "pwrite64", 34: "pause", 49: "bind", 50: "listen", 73: "flock", 77: "ftruncate",
-        83: "mkdir", 257: "openat", 258: "mkdirat", 262: "newfstatat", 263: "unlinkat", 232: "epoll_wait",
+        0: "read", 1: "write", 3: "close", 17: "pread64", 18: "pwrite64", 41: "socket", 49: "bind", 50: "listen",
+        54: "setsockopt", 72: "fcntl", 73: "flock", 77: "ftruncate", 83: "mkdir", 257: "openat", 258: "mkdirat",
+        262: "newfstatat", 263: "unlinkat", 291: "epoll_create1", 53: "socketpair",
     },
     "aarch64": {
-        64: "write", 57: "close", 68: "pwrite64", 200: "bind", 201: "listen", 32: "flock", 46: "ftruncate",
-        56: "openat", 34: "mkdirat", 79: "newfstatat", 35: "unlinkat", 22: "epoll_pwait",
+        63: "read", 64: "write", 57: "close", 67: "pread64", 68: "pwrite64", 198: "socket", 200: "bind",
+        201: "listen", 208: "setsockopt", 25: "fcntl", 32: "flock", 46: "ftruncate", 56: "openat", 34: "mkdirat",
+        79: "newfstatat", 35: "unlinkat", 20: "epoll_create1", 199: "socketpair",
     },
 }  # fmt: skip
 _NAMES = _NUMBERS.get(platform.machine(), {})
@@ -107,6 +112,12 @@ class Stepped:
         """Let the call be made, and return what it gave: minus the errno if it failed, ``None`` if it was the end."""
         info = self._stop(_EXIT)
         return None if info is None else info.words[0]
+
+    def fail(self, number: int) -> None:
+        """Have the call at whose door the process stands fail with an errno, unmade."""
+        _ptrace(_POKEUSER, self.pid, _ORIG_RAX, _NO_CALL)
+        if self._stop(_EXIT) is not None:
+            _ptrace(_POKEUSER, self.pid, _RAX, -number)
 
     def run_to(self, wanted: Callable[[Call], bool]) -> Call | None:
         """Run up to the door of the first call that is ``wanted``; ``None`` if the process ends before."""

@@ -1,0 +1,91 @@
+"""A gateway's whole life in a forked process that has everything imported: a hundred system calls instead of thousands."""
+
+from __future__ import annotations
+
+# What the daemon loads on its way, loaded here once for every life.
+import asyncio  # noqa: F401
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import requests  # noqa: F401
+import sdnotify  # noqa: F401
+
+from conftest import CAP_S, free_port
+from openclaw_gateway import gateway, settings
+from openclaw_gateway.claim import probe  # noqa: F401
+from openclaw_gateway.claim.lockfile import lock_directory_parts
+from openclaw_gateway.server import http  # noqa: F401
+from openclaw_gateway.supervisor import watchdog  # noqa: F401
+
+
+class Home:
+    """A state directory, a port, a notify socket, and the log of whoever lives there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / "state"
+        self.port = free_port()
+        self._log = path / "log"
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(str(path / "notify"))
+        self._notify.setblocking(False)
+
+    def close(self) -> None:
+        self._notify.close()
+
+    def live(self) -> int:
+        """Be the daemon, from its settings to its exit code; to be called in a child."""
+        environ = {
+            "OPENCLAW_STATE_DIR": str(self.state),
+            "OPENCLAW_GATEWAY_PORT": str(self.port),
+            "NOTIFY_SOCKET": str(self.path / "notify"),
+        }
+        os.environ["NOTIFY_SOCKET"] = environ["NOTIFY_SOCKET"]  # where sdnotify looks
+        with open(self._log, "w", buffering=1) as sys.stderr:
+            return int(gateway.run(lambda: settings.load({}, environ), environ))
+
+    def is_ready(self) -> bool:
+        """Whether a gateway has said so since we last asked."""
+        ready = False
+        while True:
+            try:
+                ready |= b"READY=1" in self._notify.recv(65536)
+            except BlockingIOError:
+                return ready
+
+    def log(self) -> str:
+        """Return what the last gateway said."""
+        return self._log.read_text()
+
+    def litter(self) -> list[str]:
+        """Return the lock files left."""
+        locks = self.state.joinpath(*lock_directory_parts())
+        return sorted(os.listdir(locks)) if locks.exists() else []
+
+    def whole_life(self) -> int:
+        """Let a gateway start without a tracer, ask it to stop once ready, and return its exit code."""
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                code = self.live()
+            finally:
+                os._exit(code)
+        pidfd = os.pidfd_open(pid)
+        try:
+            told = False
+            while True:
+                waiting = [pidfd] if told else [pidfd, self._notify]
+                readable, _, _ = select.select(waiting, [], [], CAP_S)
+                assert readable, f"neither ready nor gone after {CAP_S} s:\n{self.log()}"
+                if pidfd in readable:
+                    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                if self.is_ready():
+                    signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+                    told = True
+        finally:
+            os.close(pidfd)

@@ -1,0 +1,78 @@
+"""SIGKILL at every system call of start and shutdown in turn: the next start works at first attempt."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import clean_environ
+from faults.life import Home
+from faults.stepper import Stepped
+
+STRIDE = int(os.environ.get("CRASH_STRIDE", "4"))
+"""1 kills at every call; 4 at every fourth, beginning with a random one of the first four."""
+
+EXEC_STRIDE = int(os.environ.get("CRASH_EXEC_STRIDE", "800"))
+"""The same for a process started with exec, whose imports are thousands of calls."""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path)
+    yield made
+    made.close()
+
+
+def live_until(home: Home, process: Stepped, last: int) -> bool:
+    """Let a gateway start and stop, but kill it at the door of its ``last`` system call; whether it got that far."""
+    told = False
+    for _ in range(last - 1):
+        if process.call() is None or process.result() is None:
+            return False
+        if not told and home.is_ready():
+            os.kill(process.pid, signal.SIGTERM)
+            told = True
+    reached = process.call() is not None
+    process.kill()
+    return reached
+
+
+def assert_next_start_is_undisturbed(home: Home, last: int) -> None:
+    home.is_ready()  # what the dead one said counts no more
+    code, log = home.whole_life(), home.log()
+    assert code == 0, f"after a kill at call {last}: exit code {code}\n{log}"
+    assert "waiting" not in log and "reclaim" not in log, f"after a kill at call {last}:\n{log}"
+    assert home.litter() == [], f"after a kill at call {last}"
+
+
+def test_a_kill_at_any_system_call_leaves_nothing_in_the_way(home: Home) -> None:
+    last = random.randint(1, STRIDE)
+    while live_until(home, Stepped(home.live), last):
+        assert_next_start_is_undisturbed(home, last)
+        last += STRIDE
+    assert last > 250, f"a life has only {last} system calls?"
+
+
+def test_a_kill_of_an_executed_gateway_leaves_nothing_in_the_way(home: Home) -> None:
+    environ = clean_environ(
+        OPENCLAW_STATE_DIR=str(home.state),
+        OPENCLAW_GATEWAY_PORT=str(home.port),
+        NOTIFY_SOCKET=str(home.path / "notify"),
+    )
+
+    def execute() -> int:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 2)
+        os.execve(sys.executable, [sys.executable, "-m", "openclaw_gateway"], environ)
+
+    last = random.randint(1, EXEC_STRIDE)
+    while live_until(home, Stepped(execute), last):
+        assert_next_start_is_undisturbed(home, last)
+        last += EXEC_STRIDE
+    assert last > 1000, f"a life has only {last} system calls?"
