@@ -204,6 +204,21 @@ def test_record_of_a_gateway_without_flock_is_respected_until_its_port_was_free_
     daemon.ready()
 
 
+def test_gateway_without_flock_that_leaves_takes_its_file_with_it_and_not_our_lock(
+    start: Start, state_dir: Path, port: int, stranger: subprocess.Popen[bytes]
+) -> None:
+    ticks = start_ticks(stranger.pid)
+    forge(lock_path(state_dir), {"pid": stranger.pid, "startTime": ticks, "port": port})
+    daemon = start("--lock-timeout", "60")
+    daemon.wait_for("waiting")
+    lock_path(state_dir).unlink()
+    stranger.kill()
+    stranger.wait()
+    daemon.ready()
+    record = read_record(str(state_dir), lock_path(state_dir).name)
+    assert record is not None and record.pid == daemon.pid
+
+
 def test_record_of_a_gateway_without_flock_that_answers_is_a_duplicate(
     start: Start, state_dir: Path, tmp_path: Path, port: int
 ) -> None:

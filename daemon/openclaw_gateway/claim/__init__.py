@@ -50,6 +50,15 @@ class Claim:
         """The lock files' paths."""
         return [file.path for file in self._files]
 
+    def lock(self, name: str, contention: Contention) -> None:
+        """Take one lock file and write our record into it. Raises as ``acquire`` does."""
+        file = contention.persist(lambda: LockFile(self._state, name))
+        self._files.append(file)
+        if _waited_for(file.inherited, contention):
+            # Having no flock, it removed the file as it left, from under ours.
+            file = self._files[-1] = contention.persist(file.restored) or file
+        file.write(self.record)
+
     def publish(self, phase: Phase) -> None:
         """Write into our lock files where in our life we are. Raises ``StorageError`` if that fails."""
         self.record = self.record._replace(phase=phase)
@@ -143,10 +152,7 @@ def acquire(
         if not settings.allow_multiple:
             names.append(config_lock_name(settings.config_path))
         for name in names:
-            file = contention.persist(lambda name=name: LockFile(state, name))  # type: ignore[misc]
-            claim._files.append(file)
-            _respect(file.inherited, contention)
-            file.write(claim.record)
+            claim.lock(name, contention)
         claim.base_port = contention.persist(lambda: BasePortLock(settings.port))
         if not passed:
             refuse_neighbours(settings, contention, journal)
@@ -158,14 +164,17 @@ def acquire(
         claim.release()
 
 
-def _respect(inherited: LockRecord | None, contention: Contention) -> None:
-    """Wait for the gateway of another implementation that wrote a record without locking the file."""
+def _waited_for(inherited: LockRecord | None, contention: Contention) -> bool:
+    """Wait for a gateway that wrote a record without locking the file; ``False`` if there is none."""
+    waited = False
     while inherited is not None and believable(
         inherited, process.facts(inherited.pid), own_pid=os.getpid()
     ):
+        waited = True
         contended = Contended(Obstacle.RECORD, record=inherited, pid=inherited.pid)
         if contention.settle(contended) is Verdict.RECLAIM:
-            return
+            break
+    return waited
 
 
 def _own_record(settings: Settings, supervisor: Supervisor, state_dir: str) -> LockRecord:

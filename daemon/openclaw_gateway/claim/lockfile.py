@@ -342,6 +342,7 @@ def _unusable(path: str, error: OSError) -> StorageError:
         errno.EROFS: "give the gateway a directory that it can write to (--state-dir)",
         errno.ELOOP: "a symbolic link stands there: move it away",
         errno.ENOTDIR: "something that is not a directory stands in the way: move it",
+        errno.EEXIST: "something that is not a directory stands there: move it away",
         errno.EISDIR: "a directory stands there: move it away",
         errno.EACCES: "run the gateway as the directory's owner, or choose another (--state-dir)",
     }

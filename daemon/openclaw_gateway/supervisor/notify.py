@@ -31,12 +31,13 @@ class Supervisor:
             systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
         """
         own_pid = str(os.getpid())
-        self.present = "NOTIFY_SOCKET" in environ or environ.get("SYSTEMD_EXEC_PID") == own_pid
+        listening = bool(environ.get("NOTIFY_SOCKET"))
+        self.present = listening or environ.get("SYSTEMD_EXEC_PID") == own_pid
         self.invocation_id = environ.get("INVOCATION_ID") if self.present else None
         self.watchdog_s = _watchdog_s(environ, own_pid)
         self._notifier = None
         self._last_status = ""
-        if "NOTIFY_SOCKET" in environ:
+        if listening:
             from sdnotify import SystemdNotifier
 
             self._notifier = SystemdNotifier()
