@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import NotifySocket, Start, clean_environ
+from conftest import CAP_S, NotifySocket, Start, clean_environ, free_port
 from openclaw_gateway.claim.listener import adopt
 from openclaw_gateway.claim.ownership import Health
 from openclaw_gateway.claim.probe import probe
@@ -228,20 +228,24 @@ os.execv(sys.executable, [sys.executable, "-m", "openclaw_gateway"])
 """
 
 
+def activated(listening: socket.socket, **variables: str) -> subprocess.Popen[str]:
+    """Start a gateway with a listening socket, the way systemd does."""
+    fd = listening.fileno()
+    return subprocess.Popen(
+        [sys.executable, "-c", AS_SYSTEMD_STARTS_IT, str(fd)],
+        env=clean_environ(LISTEN_FDS="1", **variables),
+        pass_fds=[fd],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_socket_that_systemd_hands_over_is_served_and_not_probed(
     state_dir: Path, port: int
 ) -> None:
-    environ = clean_environ(
-        LISTEN_FDS="1", OPENCLAW_GATEWAY_PORT=str(port), OPENCLAW_STATE_DIR=str(state_dir)
-    )
     with socket.create_server(("127.0.0.1", port)) as listening:
-        fd = listening.fileno()
-        daemon = subprocess.Popen(
-            [sys.executable, "-c", AS_SYSTEMD_STARTS_IT, str(fd)],
-            env=environ,
-            pass_fds=[fd],
-            stderr=subprocess.PIPE,
-            text=True,
+        daemon = activated(
+            listening, OPENCLAW_GATEWAY_PORT=str(port), OPENCLAW_STATE_DIR=str(state_dir)
         )
     with daemon:
         try:
@@ -250,6 +254,28 @@ def test_socket_that_systemd_hands_over_is_served_and_not_probed(
             assert probe("127.0.0.1", port) is Health.HEALTHY
         finally:
             daemon.terminate()
+
+
+def test_activated_duplicate_turns_away_who_waits_so_that_it_is_not_activated_again(
+    start: Start, state_dir: Path, notify: NotifySocket
+) -> None:
+    start().ready()
+    with (
+        socket.create_server(("127.0.0.1", other := free_port())) as listening,
+        socket.create_connection(("127.0.0.1", other)) as client,
+    ):
+        with activated(
+            listening,
+            NOTIFY_SOCKET=notify.path,
+            OPENCLAW_GATEWAY_PORT=str(other),
+            OPENCLAW_STATE_DIR=str(state_dir),
+        ) as daemon:
+            assert daemon.wait(CAP_S) == 78
+        client.settimeout(CAP_S)
+        assert client.recv(100).startswith(b"HTTP/1.1 503 ")
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
 
 
 def test_sockets_meant_for_another_process_are_left_alone() -> None:

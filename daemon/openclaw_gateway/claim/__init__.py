@@ -14,7 +14,7 @@ from openclaw_gateway import __version__
 from openclaw_gateway.claim import process
 from openclaw_gateway.claim.baseport import BasePortLock
 from openclaw_gateway.claim.contention import Contention, refuse_neighbours
-from openclaw_gateway.claim.listener import adopt, listen, listen_beside
+from openclaw_gateway.claim.listener import adopt, listen, listen_beside, turn_away
 from openclaw_gateway.claim.lockfile import (
     STATE_LOCK_NAME,
     Contended,
@@ -143,25 +143,24 @@ def acquire(
         ConfigurationError: systemd passed sockets that don't fit the configuration.
     """
     contention = Contention(settings, supervisor, journal, pause=pause)
-    passed = adopt(environ, port=settings.port)
-    state = contention.persist(lambda: DirectoryLock(settings.state_dir))
-    claim = Claim(state, _own_record(settings, supervisor, state.path))
-    claim.sockets = passed
-    try:
-        names = [STATE_LOCK_NAME]
+    with ExitStack() as undo:
+        passed = adopt(environ, port=settings.port)
+        undo.callback(turn_away, passed)
+        state = contention.persist(lambda: DirectoryLock(settings.state_dir))
+        claim = Claim(state, _own_record(settings, supervisor, state.path))
+        undo.callback(claim.release)
+        claim.lock(STATE_LOCK_NAME, contention)
         if not settings.allow_multiple:
-            names.append(config_lock_name(settings.config_path))
-        for name in names:
-            claim.lock(name, contention)
+            claim.lock(config_lock_name(settings.config_path), contention)
         claim.base_port = contention.persist(lambda: BasePortLock(settings.port))
-        if not passed:
+        if passed:
+            claim.sockets = passed
+        else:
             refuse_neighbours(settings, contention, journal)
             claim.sockets = [contention.persist(lambda: listen(settings.host, settings.port))]
             if settings.host == "127.0.0.1":
                 claim.sockets += filter(None, [listen_beside(settings.port)])
         yield claim
-    finally:
-        claim.release()
 
 
 def _waited_for(inherited: LockRecord | None, contention: Contention) -> bool:

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from openclaw_gateway.claim.lockfile import Contended
@@ -17,6 +18,7 @@ from openclaw_gateway.errors import BindError, ConfigurationError
 BACKLOG = 512
 """Connections that the kernel completes for us while we are busy; capped by ``net.core.somaxconn``."""
 
+_UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _LISTEN = "0A"  # TCP_LISTEN in include/net/tcp_states.h
 
 
@@ -121,6 +123,25 @@ def adopt(environ: MutableMapping[str, str], *, port: int) -> list[socket.socket
             )  # fmt: skip
         sockets.append(passed)
     return sockets
+
+
+def turn_away(passed: list[socket.socket]) -> None:
+    """
+    Answer 503 to everyone who waits on sockets that systemd passed, and let go of them.
+
+    To be called by a start that fails: a connection that nobody accepts would have systemd start us
+    again at once, until the socket unit hits its limit and the port is closed for good.
+    """
+    for listener in passed:
+        with listener:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:  # nobody waits any more, or out of descriptors
+                    break
+                with client, suppress(OSError):
+                    client.setblocking(False)
+                    client.send(_UNAVAILABLE, socket.MSG_NOSIGNAL)
 
 
 class Listening(NamedTuple):
