@@ -128,12 +128,15 @@ async def _serve(
     def status() -> str:
         return f"ready on {address}, {len(server.clients)} clients"
 
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
     def reload() -> None:
+        if stop.is_set():  # READY=1 would contradict STOPPING=1
+            return
         supervisor.reloading()
         _reload(settings, load, journal)
         supervisor.ready(status())
 
-    stop, hurry = asyncio.Event(), asyncio.Event()
     with _signals(stop, hurry, reload, journal):
         if held.base_port is not None:
             asyncio.get_running_loop().add_reader(held.base_port, held.answer)

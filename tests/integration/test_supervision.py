@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,21 @@ def test_watchdog_is_fed_while_all_is_well(start: Start, notify: NotifySocket) -
     notify.wait_for("READY=1")
     for _ in range(3):
         notify.wait_for("WATCHDOG=1")
+    assert daemon.stop() == 0
+
+
+def test_late_tick_shows_as_degraded_and_is_over_with_the_next_one(
+    start: Start, notify: NotifySocket
+) -> None:
+    daemon = start(NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="600000")
+    notify.wait_for("WATCHDOG=1")
+    notify.drain()
+    daemon.signal(signal.SIGSTOP)
+    time.sleep(0.5)  # what is tested is that time passes; half a watchdog interval and more
+    daemon.signal(signal.SIGCONT)
+    notify.wait_for("WATCHDOG=1")
+    notify.wait_for("STATUS=degraded: the event loop was")
+    notify.wait_for("STATUS=ready on")
     assert daemon.stop() == 0
 
 
