@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -148,11 +149,13 @@ class NotifySocket:
 
     def wait_for(self, assignment: str) -> str:
         """Return the next message that has a line starting with ``assignment``."""
-        while True:
+        deadline_s = time.monotonic() + CAP_S
+        while time.monotonic() < deadline_s:
             message = self._socket.recv(65536).decode()
             self.heard.append(message)
             if any(line.startswith(assignment) for line in message.splitlines()):
                 return message
+        raise AssertionError(f"never heard {assignment}, only {self.heard}")
 
     def drain(self) -> list[str]:
         """Take what has arrived, and return everything ever heard."""

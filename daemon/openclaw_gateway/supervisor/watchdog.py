@@ -83,7 +83,6 @@ class Watchdog:
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         while True:
-            late_s = loop.time() - due_s
             for path in self._claim.verify():
                 self._journal.write(
                     Event.LOCK_RESTORED,
@@ -93,7 +92,7 @@ class Watchdog:
             alive = watched_s is None or await answers(host, port, timeout_s=interval_s)
             if alive:
                 self._supervisor.ping()
-            self._report(alive, late_s, interval_s)
+            self._report(alive, loop.time() - due_s, interval_s)
             due_s = max(due_s + interval_s, loop.time())
             await asyncio.sleep(due_s - loop.time())
 
@@ -103,7 +102,7 @@ class Watchdog:
             self._supervisor.status(self._status())
             return
         trouble = (
-            f"the event loop was {late_s:.1f} s late"
+            f"the event loop was {late_s:.1f} s behind"
             if alive
             else f"own /healthz did not answer within {interval_s:.1f} s"
         )
