@@ -42,6 +42,19 @@ class GatewayError(Exception):
     hint = ""
 
 
+class ShortageError(GatewayError):
+    """The kernel is out of something that every program needs: descriptors, memory. ``cause`` is its word."""
+
+    hint = "raise the unit's LimitNOFILE=, or see what else on this machine uses it up"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"the system can't give us what we need: {self.cause}"
+
+
 class ConfigurationError(GatewayError):
     """
     A setting is wrong, and starting again won't make it right.

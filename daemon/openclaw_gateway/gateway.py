@@ -6,8 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
-from contextlib import contextmanager
-from errno import EINVAL
+from contextlib import contextmanager, suppress
+from errno import EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any
 
 from openclaw_gateway import __version__, claim
@@ -19,6 +19,7 @@ from openclaw_gateway.errors import (
     ExitCode,
     GatewayError,
     GatewayLockError,
+    ShortageError,
     StorageError,
 )
 from openclaw_gateway.settings import Settings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP)
+_SHORTAGES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 _SELF_CHECK_S = 10.0
 
 
@@ -66,7 +68,9 @@ def run(load: Callable[[], Settings], environ: MutableMapping[str, str]) -> Exit
         pass
     except GatewayError as error:
         return _give_up(error, supervisor, journal)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            return _give_up(ShortageError(os.strerror(error.errno)), supervisor, journal)
         from traceback import format_exc
 
         journal.write(Event.FAILED, format_exc())
@@ -160,7 +164,10 @@ async def _serve(
             await _first(stop.wait(), watchdog.run(host, port))
         finally:
             supervisor.stopping("stopping: saying goodbye to clients")
-            held.publish(Phase.DRAINING)
+            with suppress(
+                StorageError
+            ):  # a courtesy to readers, and no reason to hang up on clients
+                held.publish(Phase.DRAINING)
             await server.stop(hurry=hurry)
 
 

@@ -15,6 +15,7 @@ from openclaw_gateway.errors import (
     ExitCode,
     GatewayError,
     GatewayLockError,
+    ShortageError,
     StorageError,
 )
 
@@ -53,6 +54,11 @@ URL = "ws://127.0.0.1:18789"
             AlreadyRunningError(None, 30.0, exit_code=ExitCode.TEMPORARY),
             "gateway already running (pid unknown); lock timeout after 30000ms",
             75,
+        ),
+        (
+            ShortageError("Too many open files"),
+            "the system can't give us what we need: Too many open files",
+            1,
         ),
         (
             StorageError("/state", "No space left on device", errno=errno.ENOSPC),

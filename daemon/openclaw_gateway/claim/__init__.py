@@ -152,7 +152,9 @@ def acquire(
         claim.lock(STATE_LOCK_NAME, contention)
         if not settings.allow_multiple:
             claim.lock(config_lock_name(settings.config_path), contention)
-        claim.base_port = contention.persist(lambda: BasePortLock(settings.port))
+        claim.base_port = contention.persist(
+            lambda: BasePortLock(settings.port, host=settings.host)
+        )
         if passed:
             claim.sockets = passed
         else:

@@ -12,10 +12,12 @@ and no more of a door than the port is.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from typing import NamedTuple
 
+from openclaw_gateway.claim.listener import url
 from openclaw_gateway.claim.lockfile import Contended
 from openclaw_gateway.claim.ownership import (
     MAX_RECORD_BYTES,
@@ -24,6 +26,7 @@ from openclaw_gateway.claim.ownership import (
     encode,
     parse,
 )
+from openclaw_gateway.errors import BindError
 
 _ANSWER_TIMEOUT_S = 0.2
 
@@ -48,22 +51,32 @@ class BasePortLock:
         port: Which.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, host: str = "127.0.0.1") -> None:
         """
         Take the base port.
 
+        Args:
+            port: Which.
+            host: The address that will be bound; for messages.
+
         Raises:
             Contended: Another process has it, with whatever it tells of itself.
+            BindError: The kernel won't have it, say because the unit's ``RestrictAddressFamilies=``
+                lacks ``AF_UNIX``.
         """
         self.port = port
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            self._socket.bind(_name(port))
-            self._socket.listen(16)
-        except OSError as error:
-            self._socket.close()
-            if error.errno != errno.EADDRINUSE:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                self._socket.bind(_name(port))
+                self._socket.listen(16)
+            except OSError:
+                self._socket.close()
                 raise
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                cause = f"the port's lock, a UNIX socket: {os.strerror(error.errno or 0)}"
+                raise BindError(url(host, port), cause, errno=error.errno or 0) from error
             found = holder(port)
             raise Contended(
                 Obstacle.BASE_PORT,

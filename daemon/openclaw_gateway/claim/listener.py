@@ -50,15 +50,18 @@ def listen(host: str, port: int) -> socket.socket:
         ip(7), ipv6(7), socket(7).
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
-        listener.close()
         if error.errno == errno.EADDRINUSE:
             raise Contended(Obstacle.LISTENER, address=(host, port)) from error
         number = error.errno or 0
@@ -76,7 +79,7 @@ def listen_beside(port: int) -> socket.socket | None:
     """Listen on ``[::1]:port`` beside 127.0.0.1; ``None`` where that is not to be had."""
     try:
         return listen("::1", port)
-    except (OSError, Contended, BindError):  # OSError: a kernel without IPv6
+    except (Contended, BindError):
         return None
 
 

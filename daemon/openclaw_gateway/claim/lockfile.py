@@ -11,7 +11,8 @@ import errno
 import fcntl
 import os
 import stat
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 from openclaw_gateway.claim.ownership import (
     MAX_RECORD_BYTES,
@@ -80,19 +81,15 @@ class DirectoryLock:
                 may write to it. Nothing is left open.
         """
         self.path = os.path.realpath(path)
-        try:
+        with ExitStack() as undo, _blaming(self.path):
             os.makedirs(self.path, mode=0o700, exist_ok=True)
             self.fd = os.open(self.path, _DIRECTORY_FLAGS)
-        except OSError as error:
-            raise _unusable(self.path, error) from error
-        try:
+            undo.callback(os.close, self.fd)
             _check_directory(self.path, os.fstat(self.fd), forbidden=stat.S_IWOTH)
             if not _try_flock(self.fd, self.path):
                 raise Contended(Obstacle.STATE_DIRECTORY, pid=_holder(self.fd))
             self._check_exclusion()
-        except BaseException:
-            os.close(self.fd)
-            raise
+            undo.pop_all()
 
     def _check_exclusion(self) -> None:
         """Lock once more through a second descriptor: where that succeeds, locks exclude nobody."""
@@ -112,11 +109,10 @@ class DirectoryLock:
         """Return why the path no longer leads to the directory that we hold, or ``None`` if it does."""
         try:
             there = os.stat(self.path, follow_symlinks=False)
+            same = os.path.samestat(there, os.fstat(self.fd))
         except OSError as error:
             return os.strerror(error.errno or 0)
-        return (
-            None if os.path.samestat(there, os.fstat(self.fd)) else "replaced by another directory"
-        )
+        return None if same else "replaced by another directory"
 
     def release(self) -> None:
         """Close the descriptor, and with it the lock."""
@@ -152,13 +148,10 @@ class LockFile:
         # inodes once locked, and start over until name and lock are of one file. Whoever unlinks
         # does so while holding, so that it can't be our fresh file. To start over is to walk from
         # the state directory again: in a lock directory that was moved away no file ever has its name.
-        with ExitStack() as undo:
+        with ExitStack() as undo, _blaming(self.path):
             directory = _open_lock_directory(self._state)
             undo.callback(os.close, directory)
-            try:
-                fd = os.open(self._name, _FILE_FLAGS, _FILE_MODE, dir_fd=directory)
-            except OSError as error:
-                raise _unusable(self.path, error) from error
+            fd = os.open(self._name, _FILE_FLAGS, _FILE_MODE, dir_fd=directory)
             undo.callback(os.close, fd)
             _check_file(self.path, os.fstat(fd))
             if not _try_flock(fd, self.path):
@@ -188,13 +181,11 @@ class LockFile:
             StorageError: No room. The file is locked still; what it says is undefined.
         """
         data = encode(record)
-        try:
+        with _blaming(self.path):
             if os.fstat(self._fd).st_size > len(data):
                 os.ftruncate(self._fd, len(data))  # a longer leftover
             if os.pwrite(self._fd, data, 0) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise _unusable(self.path, error) from error
 
     def restored(self) -> LockFile | None:
         """
@@ -207,22 +198,21 @@ class LockFile:
             Contended: Someone else put a file there and holds it.
             StorageError: Something else stands there.
         """
-        if self._is_named(self._fd):
-            return None
+        with _blaming(self.path):
+            if self._is_named(self._fd):
+                return None
         successor = LockFile(self._state, self._name)
         self.release()
         return successor
 
     def release(self) -> None:
         """Unlink the file if it is still ours, and only then let go of the lock."""
-        try:
+        # A directory that became read-only or can't be read any more takes no lock from us.
+        with suppress(OSError):
             if self._is_named(self._fd):
-                # A directory that became read-only takes no lock from us.
-                with suppress(OSError):
-                    os.unlink(self._name, dir_fd=self._directory)
-        finally:
-            os.close(self._fd)
-            os.close(self._directory)
+                os.unlink(self._name, dir_fd=self._directory)
+        os.close(self._fd)
+        os.close(self._directory)
 
 
 def _open_lock_directory(state: DirectoryLock) -> int:
@@ -236,12 +226,10 @@ def _open_lock_directory(state: DirectoryLock) -> int:
     try:
         for name in lock_directory_parts():
             path = os.path.join(path, name)
-            try:
+            with _blaming(path):
                 with suppress(FileExistsError):
                     os.mkdir(name, mode=0o700, dir_fd=fd)
                 child = os.open(name, _DIRECTORY_FLAGS, dir_fd=fd)
-            except OSError as error:
-                raise _unusable(path, error) from error
             os.close(fd)
             fd = child
             _check_directory(path, os.fstat(fd), forbidden=stat.S_IWGRP | stat.S_IWOTH)
@@ -333,6 +321,15 @@ def _check_directory(path: str, info: os.stat_result, *, forbidden: int) -> None
             f"others may write to it (mode {stat.S_IMODE(info.st_mode):04o})",
             hint=f"chmod go-w {path}",
         )
+
+
+@contextmanager
+def _blaming(path: str) -> Iterator[None]:
+    """Turn what the kernel refuses into a ``StorageError`` about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise _unusable(path, error) from error
 
 
 def _unusable(path: str, error: OSError) -> StorageError:
