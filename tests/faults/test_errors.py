@@ -1,0 +1,119 @@
+"""Every system call of the claim fails in turn: a clear error or success, never a traceback, never a lock left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.life import Home
+from faults.stepper import CAN_FAIL_CALLS, Call, Stepped
+from openclaw_gateway.errors import ExitCode
+
+STRIDE = int(os.environ.get("ERROR_STRIDE", "4"))
+"""1 tries every call with every error; 4 every fourth combination, beginning with a random one."""
+
+KNOWN = {int(code) for code in ExitCode}
+
+_ERRORS = {
+    "openat": ("EINTR", "EMFILE", "ENFILE", "ENOSPC", "EACCES", "EROFS", "EIO", "ENOMEM"),
+    "openat of /proc": ("EINTR", "EMFILE", "ENFILE", "ENOMEM"),
+    "mkdir": ("ENOSPC", "EDQUOT", "EACCES", "EROFS", "EIO"),
+    "mkdirat": ("ENOSPC", "EDQUOT", "EACCES", "EROFS", "EIO"),
+    "flock": ("EINTR", "ENOLCK", "EIO"),
+    "newfstatat": ("EIO", "EACCES", "ENOMEM"),
+    "fcntl": ("EMFILE",),
+    "pread64": ("EINTR", "EIO"),
+    "pwrite64": ("EINTR", "ENOSPC", "EDQUOT", "EIO"),
+    "socket": ("EMFILE", "ENFILE", "ENOMEM", "EACCES"),
+    "setsockopt": ("ENOMEM",),
+    "bind": ("EACCES", "EADDRNOTAVAIL", "ENOMEM"),
+    "listen": ("EADDRINUSE",),
+    "unlinkat": ("EROFS", "EACCES", "EIO", "ENOENT"),
+}
+"""What each call can fail with, by its man page."""
+
+pytestmark = [
+    pytest.mark.skipif(not CAN_FAIL_CALLS, reason="calls can be made to fail on x86-64"),
+    pytest.mark.timeout(600),
+]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path)
+    yield made
+    made.close()
+
+
+class Life:
+    """One stepped gateway, in a state directory that does not exist yet; stopped once it is ready."""
+
+    def __init__(self, home: Home) -> None:
+        shutil.rmtree(home.state, ignore_errors=True)
+        self._home = home
+        self._process = Stepped(home.live)
+        self._claiming, self._told = False, False
+
+    def calls(self) -> Iterator[Call]:
+        """Yield the calls of claim and release, each at its door; run everything else."""
+        while (call := self._process.call()) is not None:
+            if self._is_the_claims(call):
+                yield call
+            self._process.result()
+            if not self._told and self._home.is_ready():
+                os.kill(self._process.pid, signal.SIGTERM)
+                self._told = True
+
+    def fail(self, error: str) -> None:
+        self._process.fail(getattr(errno, error))
+
+    @property
+    def code(self) -> int:
+        assert self._process.status is not None
+        return self._process.status
+
+    def kind(self, call: Call) -> str:
+        """Return the key of a call in the table of errors."""
+        if call.name == "openat" and self._process.text(call.arguments[1]).startswith("/proc/"):
+            return "openat of /proc"
+        return call.name
+
+    def _is_the_claims(self, call: Call) -> bool:
+        """Whether a call is on the claim's files and sockets, not the interpreter's or the event loop's."""
+        path = ""
+        if call.name in ("openat", "newfstatat", "mkdirat"):
+            path = self._process.text(call.arguments[1])
+        self._claiming |= path.startswith(str(self._home.state))
+        self._claiming &= call.name != "epoll_create1"
+        if path.endswith((".py", ".pyc", ".so", "python3", "encodings")):
+            return False
+        return (self._claiming or self._told) and call.name in _ERRORS
+
+
+def test_every_failing_call_ends_in_success_or_in_a_clear_error(home: Home) -> None:
+    life = Life(home)
+    names = [life.kind(call) for call in life.calls()]
+    cases = [(number, error) for number, name in enumerate(names) for error in _ERRORS[name]]
+    assert len(cases) > 200
+    wrong = []
+    for number, error in cases[random.randrange(STRIDE) :: STRIDE]:
+        life = Life(home)
+        for at, call in enumerate(life.calls()):
+            if at == number:
+                assert life.kind(call) == names[number]
+                life.fail(error)
+        what = f"call {number}, {names[number]}, failing with {error}: exit code {life.code}"
+        log = home.log()
+        if "Traceback" in log or (life.code and ": " not in log) or life.code not in KNOWN:
+            wrong.append(f"{what}\n{log}")
+        home.is_ready()
+        if home.whole_life() != 0 or "waiting" in home.log() or home.litter():
+            wrong.append(f"{what}; the next start:\n{home.log()}{home.litter()}")
+    assert not wrong, f"{len(wrong)} of {len(cases) // STRIDE}:\n" + "\n\n".join(wrong)
