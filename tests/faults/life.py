@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import requests  # noqa: F401
@@ -21,6 +22,8 @@ from openclaw_gateway.claim.lockfile import lock_directory_parts
 from openclaw_gateway.server import http  # noqa: F401
 from openclaw_gateway.supervisor import watchdog  # noqa: F401
 
+NO_FLAGS: Mapping[str, str] = {}
+
 
 class Home:
     """A state directory, a port, a notify socket, and the log of whoever lives there."""
@@ -30,6 +33,8 @@ class Home:
         self.state = path / "state"
         self.port = free_port()
         self._log = path / "log"
+        self._log.touch()
+        self._heard = 0
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(path / "notify"))
         self._notify.setblocking(False)
@@ -37,16 +42,18 @@ class Home:
     def close(self) -> None:
         self._notify.close()
 
-    def live(self) -> int:
+    def live(self, *, watchdog_s: float | None = None, flags: Mapping[str, str] = NO_FLAGS) -> int:
         """Be the daemon, from its settings to its exit code; to be called in a child."""
         environ = {
             "OPENCLAW_STATE_DIR": str(self.state),
             "OPENCLAW_GATEWAY_PORT": str(self.port),
             "NOTIFY_SOCKET": str(self.path / "notify"),
         }
+        if watchdog_s is not None:
+            environ["WATCHDOG_USEC"] = str(int(watchdog_s * 1_000_000))
         os.environ["NOTIFY_SOCKET"] = environ["NOTIFY_SOCKET"]  # where sdnotify looks
-        with open(self._log, "w", buffering=1) as sys.stderr:
-            return int(gateway.run(lambda: settings.load({}, environ), environ))
+        with open(self._log, "a", buffering=1) as sys.stderr:
+            return int(gateway.run(lambda: settings.load(flags, environ), environ))
 
     def is_ready(self) -> bool:
         """Whether a gateway has said so since we last asked."""
@@ -58,8 +65,11 @@ class Home:
                 return ready
 
     def log(self) -> str:
-        """Return what the last gateway said."""
-        return self._log.read_text()
+        """Return what has been said since we last asked."""
+        self._heard, before = os.path.getsize(self._log), self._heard
+        with open(self._log) as file:
+            file.seek(before)
+            return file.read()
 
     def litter(self) -> list[str]:
         """Return the lock files left."""

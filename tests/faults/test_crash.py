@@ -45,6 +45,7 @@ def live_until(home: Home, process: Stepped, last: int) -> bool:
 
 def assert_next_start_is_undisturbed(home: Home, last: int) -> None:
     home.is_ready()  # what the dead one said counts no more
+    home.log()
     code, log = home.whole_life(), home.log()
     assert code == 0, f"after a kill at call {last}: exit code {code}\n{log}"
     assert "waiting" not in log and "reclaim" not in log, f"after a kill at call {last}:\n{log}"

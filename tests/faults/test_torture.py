@@ -1,0 +1,62 @@
+"""Gateways started, killed, stopped and robbed at random: never two owners, never anything left in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import clean_environ
+from faults.variants import without
+
+SECONDS = float(os.environ.get("TORTURE_SECONDS", "20"))
+SEED = int(os.environ.get("TORTURE_SEED", "0")) or random.randrange(1 << 32)
+
+LOCKFILE = "claim/lockfile.py"
+NO_GUARDS = (
+    (LOCKFILE, "            if not _try_flock(self.fd, self.path):\n", "            if False:\n"),
+    (LOCKFILE, "            if not _try_flock(fd, self.path):\n", "            if False:\n"),
+    (LOCKFILE, "            if _try_flock(rival, self.path):\n", "            if False:\n"),
+    ("claim/baseport.py", "gateway.port.{port}", "gateway.port.{port}.{os.getpid()}"),
+    ("claim/contention.py", "in listening(settings.port):", "in ():"),
+    ("claim/listener.py", "socket.SO_REUSEADDR, 1", "socket.SO_REUSEPORT, 1"),
+)
+"""Each alone keeps two gateways apart in most of what torture does; without any of them nothing does."""
+
+
+def torture(seconds: float, *, path: str = "") -> dict[str, Any]:
+    script = Path(__file__).with_name("torture.py")
+    done = subprocess.run(
+        [sys.executable, script, "--seconds", str(seconds), "--seed", str(SEED)],
+        env=clean_environ(PYTHONPATH=path),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=seconds + 120,
+        check=False,
+    )
+    assert done.stdout, f"seed {SEED}: exit code {done.returncode}"
+    report: dict[str, Any] = json.loads(done.stdout)
+    print(json.dumps(report, indent=1))
+    return report
+
+
+@pytest.mark.timeout(SECONDS + 180)
+def test_torture_finds_no_two_owners_and_nothing_left_in_the_way() -> None:
+    report = torture(SECONDS)
+    assert report["overlaps"] == []
+    assert report["litter"] == []
+    assert report["last start"] == 0
+    assert report["tracebacks"] == 0
+    assert report["ownerships"] > SECONDS / 2
+
+
+def test_all_witnesses_see_two_owners_where_nothing_keeps_them_apart(tmp_path: Path) -> None:
+    report = torture(5, path=without(tmp_path, *NO_GUARDS))
+    seen_by = {witness for witness, _, _ in report["overlaps"]}
+    assert seen_by == {"marker", "counter", "referee", "kernel"}
