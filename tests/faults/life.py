@@ -11,11 +11,12 @@ import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import requests  # noqa: F401
 import sdnotify  # noqa: F401
 
-from conftest import CAP_S, free_port
+from conftest import CAP_S, clean_environ, free_port
 from openclaw_gateway import gateway, settings
 from openclaw_gateway.claim import probe  # noqa: F401
 from openclaw_gateway.claim.lockfile import lock_directory_parts
@@ -76,6 +77,33 @@ class Home:
         locks = self.state.joinpath(*lock_directory_parts())
         return sorted(os.listdir(locks)) if locks.exists() else []
 
+    def execute(self, *arguments: str, path: str = "", **variables: str) -> NoReturn:
+        """Become the daemon as started from a shell; to be called in a child. ``path`` leads to another build."""
+        defaults = {
+            "OPENCLAW_STATE_DIR": str(self.state),
+            "OPENCLAW_GATEWAY_PORT": str(self.port),
+            "NOTIFY_SOCKET": str(self.path / "notify"),
+            "PYTHONPATH": path,
+        }
+        log = os.open(self._log, os.O_WRONLY | os.O_APPEND)
+        os.dup2(log, 2)
+        words = [sys.executable, "-m", "openclaw_gateway", *arguments]
+        os.execve(sys.executable, words, clean_environ(**(defaults | variables)))
+
+    def outcome(self, pid: int) -> int | None:
+        """Wait until a child of ours ends, and return its exit code, or until a gateway is ready: ``None``."""
+        pidfd = os.pidfd_open(pid)
+        try:
+            while True:
+                readable, _, _ = select.select([pidfd, self._notify], [], [], CAP_S)
+                assert readable, f"neither ready nor gone after {CAP_S} s:\n{self.log()}"
+                if self.is_ready():
+                    return None
+                if pidfd in readable:
+                    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        finally:
+            os.close(pidfd)
+
     def whole_life(self) -> int:
         """Let a gateway start without a tracer, ask it to stop once ready, and return its exit code."""
         pid = os.fork()
@@ -85,17 +113,8 @@ class Home:
                 code = self.live()
             finally:
                 os._exit(code)
-        pidfd = os.pidfd_open(pid)
-        try:
-            told = False
-            while True:
-                waiting = [pidfd] if told else [pidfd, self._notify]
-                readable, _, _ = select.select(waiting, [], [], CAP_S)
-                assert readable, f"neither ready nor gone after {CAP_S} s:\n{self.log()}"
-                if pidfd in readable:
-                    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                if self.is_ready():
-                    signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-                    told = True
-        finally:
-            os.close(pidfd)
+        code = self.outcome(pid)
+        if code is None:
+            os.kill(pid, signal.SIGTERM)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return code

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-_TRACEME, _POKEUSER, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 6, 24, 0x4200, 0x420E
+_TRACEME, _POKEUSER, _DETACH, _SYSCALL = 0, 6, 17, 24
+_SETOPTIONS, _GET_SYSCALL_INFO = 0x4200, 0x420E
 # sys/user.h: where x86-64 keeps the number of a call and its result. A number of -1 is no call at all.
 _ORIG_RAX, _RAX, _NO_CALL = 15 * 8, 10 * 8, -1
 CAN_FAIL_CALLS = platform.machine() == "x86_64"
@@ -133,6 +134,10 @@ class Stepped:
         self.run_to(lambda call: False)
         assert self.status is not None
         return self.status
+
+    def let_go(self) -> None:
+        """Stop stepping: from here on it runs by itself and is a child like any other."""
+        _ptrace(_DETACH, self.pid)
 
     def kill(self) -> None:
         """End it where it stands; returns when the kernel has freed what it held."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from conftest import clean_environ
 from faults.life import Home
 from faults.stepper import Stepped
 
@@ -24,9 +23,8 @@ EXEC_STRIDE = int(os.environ.get("CRASH_EXEC_STRIDE", "800"))
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    made = Home(tmp_path)
-    yield made
-    made.close()
+    with closing(Home(tmp_path)) as made:
+        yield made
 
 
 def live_until(home: Home, process: Stepped, last: int) -> bool:
@@ -61,19 +59,8 @@ def test_a_kill_at_any_system_call_leaves_nothing_in_the_way(home: Home) -> None
 
 
 def test_a_kill_of_an_executed_gateway_leaves_nothing_in_the_way(home: Home) -> None:
-    environ = clean_environ(
-        OPENCLAW_STATE_DIR=str(home.state),
-        OPENCLAW_GATEWAY_PORT=str(home.port),
-        NOTIFY_SOCKET=str(home.path / "notify"),
-    )
-
-    def execute() -> int:
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 2)
-        os.execve(sys.executable, [sys.executable, "-m", "openclaw_gateway"], environ)
-
     last = random.randint(1, EXEC_STRIDE)
-    while live_until(home, Stepped(execute), last):
+    while live_until(home, Stepped(home.execute), last):
         assert_next_start_is_undisturbed(home, last)
         last += EXEC_STRIDE
     assert last > 1000, f"a life has only {last} system calls?"

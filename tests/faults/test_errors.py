@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,8 @@ pytestmark = [
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    made = Home(tmp_path)
-    yield made
-    made.close()
+    with closing(Home(tmp_path)) as made:
+        yield made
 
 
 class Life:

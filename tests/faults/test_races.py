@@ -1,0 +1,337 @@
+"""Each race that the claim closes, run on purpose; and the same race with its fix taken out, which must be lost.
+
+A gateway is stopped at the very system call where the race can strike, the rival does its part, and
+the gateway goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from conftest import free_port
+from faults.life import Home
+from faults.stepper import Call, Stepped
+from faults.variants import without
+from openclaw_gateway.claim.lockfile import STATE_LOCK_NAME, lock_directory_parts
+
+LONGEST_START_CALLS = 20_000
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    with closing(Home(tmp_path)) as made:
+        yield made
+
+
+class Gateway:
+    """A gateway that is stepped through its start until let go."""
+
+    def __init__(self, home: Home, build: str, *arguments: str, **variables: str) -> None:
+        self._home = home
+        self.process = Stepped(lambda: home.execute(*arguments, path=build, **variables))
+
+    def stop_before(self, wanted: Callable[[Call], bool]) -> None:
+        """Go on up to the door of a system call."""
+        assert self.process.run_to(wanted), f"never got there:\n{self._home.log()}"
+
+    def go_on(self) -> int | None:
+        """Run freely; the exit code, or ``None`` once it is ready."""
+        self.process.let_go()
+        return self._home.outcome(self.process.pid)
+
+    def becomes_ready(self) -> bool:
+        """Step on until it is ready, its end, or more steps than a start can need."""
+        for _ in range(LONGEST_START_CALLS):
+            if self.process.call() is None or self.process.result() is None:
+                return False
+            if self._home.is_ready():
+                return True
+        return False
+
+    def opens(self, name: str) -> Callable[[Call], bool]:
+        return lambda call: call.name == "openat" and self._text(call, 1) == name
+
+    def locks(self, *, directory: bool) -> Callable[[Call], bool]:
+        return lambda call: call.name == "flock" and self._is_directory(call) == directory
+
+    def listens_on_tcp(self) -> Callable[[Call], bool]:
+        bound: set[int] = set()
+
+        def wanted(call: Call) -> bool:
+            if call.name == "bind" and self._family(call) == socket.AF_INET:
+                bound.add(call.arguments[0])
+            return call.name == "listen" and call.arguments[0] in bound
+
+        return wanted
+
+    def binds(self, family: int) -> Callable[[Call], bool]:
+        return lambda call: call.name == "bind" and self._family(call) == family
+
+    def unlinks(self) -> Callable[[Call], bool]:
+        return lambda call: call.name == "unlinkat"
+
+    def _text(self, call: Call, argument: int) -> str:
+        return self.process.text(call.arguments[argument])
+
+    def _family(self, call: Call) -> int:
+        return self.process.short(call.arguments[1])
+
+    def _is_directory(self, call: Call) -> bool:
+        return stat.S_ISDIR(os.stat(f"/proc/{self.process.pid}/fd/{call.arguments[0]}").st_mode)
+
+    def end(self) -> None:
+        """Kill it, if it has not been waited for yet."""
+        with suppress(ChildProcessError):
+            if os.waitpid(self.process.pid, os.WNOHANG) == (0, 0):
+                os.kill(self.process.pid, signal.SIGKILL)
+                os.waitpid(self.process.pid, 0)
+
+
+def lock_file(home: Home) -> Path:
+    return home.state.joinpath(*lock_directory_parts(), STATE_LOCK_NAME)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether someone else holds a lock on a file; there must be one."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def file_removed_between_open_and_lock(home: Home, build: str) -> bool:
+    """What a start goes on with must be the file that others find."""
+    gateway = Gateway(home, build)
+    try:
+        gateway.stop_before(gateway.locks(directory=False))
+        lock_file(home).unlink()
+        gateway.stop_before(gateway.binds(socket.AF_UNIX))
+        return lock_file(home).exists() and is_locked(lock_file(home))
+    finally:
+        gateway.end()
+
+
+def lock_directory_moved_before_the_file_is_opened(home: Home, build: str) -> bool:
+    """A start must not look for its file's name in a directory that has moved away."""
+    gateway = Gateway(home, build)
+    try:
+        gateway.stop_before(gateway.opens(STATE_LOCK_NAME))
+        lock_file(home).parent.rename(home.path / "moved")
+        return gateway.becomes_ready()
+    finally:
+        gateway.end()
+
+
+def state_directory_replaced_before_its_lock_is_tried_twice(home: Home, build: str) -> bool:
+    """Another directory in the state directory's place says nothing about what locks are worth there."""
+    gateway = Gateway(home, build)
+    try:
+        gateway.stop_before(gateway.locks(directory=True))
+        home.state.rename(home.path / "moved")
+        home.state.mkdir(0o700)
+        gateway.go_on()
+        return "grants the same lock twice" not in home.log()
+    finally:
+        gateway.end()
+
+
+def file_replaced_before_the_owner_unlinks_it(home: Home, build: str) -> bool:
+    """An owner that stops must not remove what is somebody else's."""
+    gateway = Gateway(home, build)
+    try:
+        assert gateway.becomes_ready()
+        os.kill(gateway.process.pid, signal.SIGTERM)
+        gateway.stop_before(gateway.unlinks())  # the configuration's lock; then comes the state's
+        lock_file(home).unlink()
+        lock_file(home).write_text("somebody else's")
+        assert gateway.go_on() == 0
+        return lock_file(home).exists()
+    finally:
+        gateway.end()
+
+
+def lock_tried_while_the_owner_unlinks(home: Home, build: str) -> bool:
+    """Until its name is gone, the file stays locked."""
+    gateway = Gateway(home, build)
+    try:
+        assert gateway.becomes_ready()
+        os.kill(gateway.process.pid, signal.SIGTERM)
+        gateway.stop_before(gateway.unlinks())
+        return all(is_locked(file) for file in lock_file(home).parent.glob("*.lock"))
+    finally:
+        gateway.end()
+
+
+def stop_signal_between_lock_and_record(home: Home, build: str) -> bool:
+    """A signal must not end a start halfway and leave its files behind."""
+    gateway = Gateway(home, build)
+    try:
+        gateway.stop_before(gateway.locks(directory=False))
+        os.kill(gateway.process.pid, signal.SIGTERM)
+        gateway.process.let_go()
+        code = os.waitstatus_to_exitcode(os.waitpid(gateway.process.pid, 0)[1])
+        return code == 0 and home.litter() == []
+    finally:
+        gateway.end()
+
+
+def rival_listens_between_bind_and_listen(home: Home, build: str) -> bool:
+    """With SO_REUSEADDR two may bind and one may listen: to lose there is to find the port taken."""
+    rival = socket.socket()
+    rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    rival.bind(("127.0.0.1", home.port))
+    gateway = Gateway(home, build, "--health-timeout", "0")
+    try:
+        gateway.stop_before(gateway.listens_on_tcp())
+        rival.listen()
+        gateway.go_on()
+        return "another gateway instance is already listening" in home.log()
+    finally:
+        gateway.end()
+        rival.close()
+
+
+def second_gateway_between_looking_and_binding(home: Home, build: str) -> bool:
+    """Two gateways on one port at two addresses: who has not bound yet is not seen by looking for listeners."""
+    first = Gateway(home, build)
+    second = None
+    try:
+        first.stop_before(first.binds(socket.AF_INET))
+        options = ("--host", "127.0.0.2", "--health-timeout", "0")
+        other = {"OPENCLAW_STATE_DIR": str(home.path / "other")}
+        second = Gateway(home, build, *options, **other)
+        return second.go_on() is not None
+    finally:
+        first.end()
+        if second:
+            second.end()
+
+
+def lock_files_removed_before_a_second_start(home: Home, build: str) -> bool:
+    """The locked directory refuses a second gateway when the owner's files are gone."""
+    first = Gateway(home, build)
+    second = None
+    try:
+        assert first.go_on() is None
+        os.kill(first.process.pid, signal.SIGSTOP)  # or it would make them anew
+        for file in lock_file(home).parent.glob("*.lock"):
+            file.unlink()
+        other_port = {"OPENCLAW_GATEWAY_PORT": str(free_port())}
+        second = Gateway(home, build, "--health-timeout", "0", **other_port)
+        return second.go_on() is not None
+    finally:
+        first.end()
+        if second:
+            second.end()
+
+
+class Race(NamedTuple):
+    """A race, and what takes its fix out."""
+
+    run: Callable[[Home, str], bool]
+    fixes: tuple[tuple[str, str, str], ...]
+    """Module, text and replacement, as for ``without``."""
+
+
+LOCKFILE = "claim/lockfile.py"
+RACES = [
+    Race(
+        file_removed_between_open_and_lock,
+        ((LOCKFILE, "            if not self._is_named(fd):\n", "            if False:\n"),),
+    ),
+    Race(
+        lock_directory_moved_before_the_file_is_opened,
+        (
+            (
+                LOCKFILE,
+                "            directory = _open_lock_directory(self._state)\n",
+                "            if not hasattr(self, '_kept'):\n"
+                "                self._kept = _open_lock_directory(self._state)\n"
+                "            directory = os.dup(self._kept)\n",
+            ),
+        ),
+    ),
+    Race(
+        state_directory_replaced_before_its_lock_is_tried_twice,
+        (
+            (
+                LOCKFILE,
+                'os.open(".", _DIRECTORY_FLAGS, dir_fd=self.fd)',
+                "os.open(self.path, _DIRECTORY_FLAGS)",
+            ),
+        ),
+    ),
+    Race(
+        file_replaced_before_the_owner_unlinks_it,
+        (
+            (
+                LOCKFILE,
+                "            if self._is_named(self._fd):\n                os.unlink",
+                "            if True:\n                os.unlink",
+            ),
+        ),
+    ),
+    Race(
+        lock_tried_while_the_owner_unlinks,
+        (
+            (
+                LOCKFILE,
+                "        # A directory that became read-only or",
+                "        fcntl.flock(self._fd, fcntl.LOCK_UN)\n        # A directory that became read-only or",
+            ),
+        ),
+    ),
+    Race(
+        stop_signal_between_lock_and_record,
+        (
+            (
+                "gateway.py",
+                "    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)\n    supervisor",
+                "    supervisor",
+            ),
+        ),
+    ),
+    Race(
+        rival_listens_between_bind_and_listen,
+        (("claim/listener.py", "if error.errno == errno.EADDRINUSE:", "if False:"),),
+    ),
+    Race(
+        second_gateway_between_looking_and_binding,
+        (("claim/baseport.py", "gateway.port.{port}", "gateway.port.{port}.{os.getpid()}"),),
+    ),
+    Race(
+        lock_files_removed_before_a_second_start,
+        (
+            (
+                LOCKFILE,
+                "            if not _try_flock(self.fd, self.path):\n",
+                "            if False:\n",
+            ),
+            (LOCKFILE, "            if _try_flock(rival, self.path):\n", "            if False:\n"),
+        ),
+    ),
+]
+NAMES = [race.run.__name__ for race in RACES]
+
+
+@pytest.mark.parametrize("race", RACES, ids=NAMES)
+def test_race_is_won(home: Home, race: Race) -> None:
+    assert race.run(home, "")
+
+
+@pytest.mark.parametrize("race", RACES, ids=NAMES)
+def test_race_is_lost_without_its_fix(home: Home, race: Race) -> None:
+    build = without(home.path / "build", *race.fixes)
+    assert not race.run(home, build)
