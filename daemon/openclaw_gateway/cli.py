@@ -7,6 +7,7 @@ import faulthandler
 import os
 import sys
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import NamedTuple, NoReturn
 
 from openclaw_gateway import __version__, settings
@@ -99,7 +100,7 @@ def _config(arguments: argparse.Namespace) -> ExitCode:
     for warning in loaded.warnings:
         print(f"openclaw-gateway: warning: {warning}", file=sys.stderr)
     for field, origin in sorted(loaded.origins.items()):
-        value = getattr(loaded, field)
+        value = attrgetter(field)(loaded)
         shown = "set" if isinstance(value, settings.Secret) else value
         print(f"{field} = {shown}  ({origin})")
     return ExitCode.OK

@@ -122,12 +122,14 @@ async def _serve(
     """Serve on the claimed sockets from READY to the last goodbye."""
     import asyncio
 
+    from openclaw_gateway.server.auth import resolve_token
     from openclaw_gateway.server.http import Server
     from openclaw_gateway.supervisor.watchdog import Watchdog, answers
 
     host, port = reachable(settings.host), settings.port
     address = url(settings.host, port)
-    server = Server(failing=lambda: _failing(settings.state_dir))
+    settings = resolve_token(settings, settings.state_dir, journal)
+    server = Server(settings, held.record, journal, failing=lambda: _failing(settings.state_dir))
 
     def status() -> str:
         return f"ready on {address}, {len(server.clients)} clients"
@@ -138,7 +140,13 @@ async def _serve(
         if stop.is_set():  # READY=1 would contradict STOPPING=1
             return
         supervisor.reloading()
-        _reload(settings, load, journal)
+        try:
+            fresh = resolve_token(load(), settings.state_dir, journal)
+        except (ConfigurationError, StorageError) as error:
+            journal.write(Event.RELOAD_REFUSED, f"reload refused, the old settings stay: {error}")
+        else:
+            server.use(fresh)
+            _report_reload(settings, fresh, journal)
         supervisor.ready(status())
 
     with _signals(stop, hurry, reload, journal):
@@ -200,13 +208,8 @@ def _signals(
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
-def _reload(settings: Settings, load: Callable[[], Settings], journal: Journal) -> None:
-    """Read the settings anew; what can change in a running gateway does, bad ones change nothing."""
-    try:
-        fresh = load()
-    except ConfigurationError as error:
-        journal.write(Event.RELOAD_REFUSED, f"reload refused, the old settings stay: {error}")
-        return
+def _report_reload(settings: Settings, fresh: Settings, journal: Journal) -> None:
+    """Log a reload, and what of it can't change in a running gateway."""
     journal.threshold = fresh.log_level
     waiting = [
         name

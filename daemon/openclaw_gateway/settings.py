@@ -40,6 +40,36 @@ class Secret(str):
         return "Secret('…')"
 
 
+class Limits(NamedTuple):
+    """What one client, or all of them together, may use up; ``status`` shows how often each was reached."""
+
+    max_connections: int
+    """Open connections in all."""
+    max_connections_per_address: int
+    max_unauthenticated_per_address: int
+    """Of those, connections that have not shown a secret (yet)."""
+    handshake_timeout_s: float
+    """Seconds from the connection to the hello, or to a complete HTTP request."""
+    max_preauth_bytes: int
+    """Bytes of a frame before the hello."""
+    max_payload_bytes: int
+    """Bytes of a frame after the hello, and of an answer."""
+    max_buffered_bytes: int
+    """Bytes that wait for one client to read them."""
+    max_in_flight: int
+    """Requests of one client that wait for their answers."""
+    requests_per_second: int
+    """Requests of one client, on average over a second."""
+    request_timeout_s: float
+    """Seconds that a method has for its answer."""
+    tick_interval_s: float
+    """Seconds between two signs of life to clients."""
+    auth_max_attempts: int
+    """Wrong secrets from one address, in one window, that lock it out; never a local one."""
+    auth_window_s: float
+    auth_lockout_s: float
+
+
 class Settings(NamedTuple):
     """Every setting of a gateway, checked; made by ``load`` only."""
 
@@ -55,7 +85,10 @@ class Settings(NamedTuple):
     """``None`` in token mode: one is generated and kept in the state directory."""
     password: Secret | None
     allowed_origins: tuple[str, ...]
-    """Values of the ``Origin`` header that browsers may connect from."""
+    """Values of the ``Origin`` header that browsers may connect from; ``*`` is any."""
+    allowed_hosts: tuple[str, ...]
+    """Names that the ``Host`` header may have beside ``localhost`` and IP literals, in lower case."""
+    limits: Limits
     lock_timeout_s: float
     health_timeout_s: float
     log_level: Priority
@@ -94,6 +127,25 @@ def _milliseconds(value: object) -> float:
     number = _integer(value)
     valid = number is not None and 0 <= number <= 3_600_000
     return number / 1000 if valid and number is not None else _fail("milliseconds, 0 to 3600000")
+
+
+def _count(low: int, high: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        number = _integer(value)
+        valid = number is not None and low <= number <= high
+        return number if valid and number is not None else _fail(f"a number, {low} to {high}")
+
+    return parse
+
+
+def _interval(low_ms: int) -> Callable[[object], float]:
+    """Return the reader of a time in milliseconds that must not be too short to work with."""
+
+    def parse(value: object) -> float:
+        seconds = _milliseconds(value)
+        return seconds if seconds * 1000 >= low_ms else _fail(f"milliseconds, {low_ms} to 3600000")
+
+    return parse
 
 
 def _one_of(names: type[StrEnum]) -> Callable[[object], Any]:
@@ -154,6 +206,10 @@ def _strings(value: object) -> tuple[str, ...]:
     return _fail("a list of strings")
 
 
+def _hosts(value: object) -> tuple[str, ...]:
+    return tuple(name.lower().rstrip(".") for name in _strings(value))
+
+
 class _Key(NamedTuple):
     """One setting: where it may come from, how it is read there, and what it is otherwise."""
 
@@ -176,6 +232,7 @@ _SCHEMA = (
     _Key("token", _secret, None, None, "OPENCLAW_GATEWAY_TOKEN", "gateway.auth.token"),
     _Key("password", _secret, None, None, "OPENCLAW_GATEWAY_PASSWORD", "gateway.auth.password"),
     _Key("allowed_origins", _strings, (), path="gateway.controlUi.allowedOrigins"),
+    _Key("allowed_hosts", _hosts, (), path="gateway.allowedHosts"),
     _Key(
         "lock_timeout_s", _seconds, 5.0, "--lock-timeout", None, "gateway.lockTimeoutMs", _milliseconds
     ),
@@ -191,7 +248,37 @@ _SCHEMA = (
     _Key("log_level", _level, Priority.INFO, "--log-level", None, "logging.level"),
 )  # fmt: skip
 
-_OURS = {key.path for key in _SCHEMA if key.path}
+_LIMITS = (
+    _Key("max_connections", _count(1, 1 << 20), 1024, path="gateway.limits.maxConnections"),
+    _Key(
+        "max_connections_per_address",
+        _count(1, 1 << 20),
+        512,
+        path="gateway.limits.maxConnectionsPerAddress",
+    ),
+    _Key(
+        "max_unauthenticated_per_address",
+        _count(1, 1 << 20),
+        128,
+        path="gateway.limits.maxUnauthenticatedPerAddress",
+    ),
+    _Key("handshake_timeout_s", _interval(250), 10.0, path="gateway.limits.handshakeTimeoutMs"),
+    _Key("max_preauth_bytes", _count(1024, 1 << 20), 64 << 10, path="gateway.limits.maxPreauthBytes"),
+    _Key("max_payload_bytes", _count(1024, 1 << 28), 25 << 20, path="gateway.limits.maxPayloadBytes"),
+    _Key("max_buffered_bytes", _count(65536, 1 << 30), 50 << 20, path="gateway.limits.maxBufferedBytes"),
+    _Key("max_in_flight", _count(1, 4096), 64, path="gateway.limits.maxInFlight"),
+    _Key("requests_per_second", _count(1, 10**6), 1000, path="gateway.limits.requestsPerSecond"),
+    _Key("request_timeout_s", _interval(10), 25.0, path="gateway.limits.requestTimeoutMs"),
+    _Key("tick_interval_s", _interval(250), 30.0, path="gateway.limits.tickIntervalMs"),
+    _Key("auth_max_attempts", _count(1, 10**6), 10, path="gateway.auth.rateLimit.maxAttempts"),
+    _Key("auth_window_s", _interval(1), 60.0, path="gateway.auth.rateLimit.windowMs"),
+    _Key("auth_lockout_s", _interval(1), 300.0, path="gateway.auth.rateLimit.lockoutMs"),
+)  # fmt: skip
+
+LIMIT_NAMES = {key.field: key.path.rpartition(".")[2] for key in _LIMITS if key.path}
+"""Field of ``Limits`` to its name in the file and on the wire, where times are milliseconds."""
+
+_OURS = {key.path for key in (*_SCHEMA, *_LIMITS) if key.path}
 
 # What OpenClaw 2026.9 knows beside that: not ours to serve, and not the user's mistake.
 _FOREIGN_TOP = frozenset(
@@ -208,7 +295,7 @@ _FOREIGN_GATEWAY = frozenset(
     allowRealIpFallback tools tailscale remote reload tls http push nodes webchat
     """.split()
 )
-_FOREIGN_AUTH = frozenset({"allowTailscale", "identityScopes", "rateLimit", "trustedProxy"})
+_FOREIGN_AUTH = frozenset({"allowTailscale", "identityScopes", "trustedProxy"})
 
 
 def suggest(value: object, known: Any) -> str:
@@ -238,12 +325,17 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
     profile = _profile(given, environ)
     state_dir, state_origin = _state_dir(given, environ, profile)
     config_path, config_origin, explicit = _config_path(given, environ, state_dir)
-    document = _read_document(config_path, required=explicit)
+    document = read_document(config_path, required=explicit)
     warnings = _unknown_keys(document, config_path)
     values: dict[str, Any] = {}
     origins = {"state_dir": state_origin, "config_path": config_origin}
     for key in _SCHEMA:
         values[key.field], origins[key.field] = _resolve(key, given, environ, document, config_path)
+    limits: dict[str, Any] = {}
+    for key in _LIMITS:
+        limits[key.field], origins[f"limits.{key.field}"] = _resolve(
+            key, given, environ, document, config_path
+        )
     for field, flag, credential in (
         ("token", "--token-file", _TOKEN_CREDENTIAL),
         ("password", "--password-file", _PASSWORD_CREDENTIAL),
@@ -258,6 +350,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
     _settle_auth(values, origins)
     return Settings(
         **values,
+        limits=Limits(**limits),
         config_path=config_path,
         state_dir=state_dir,
         profile=profile,
@@ -380,8 +473,17 @@ def _config_path(
     return os.path.join(state_dir, "openclaw.json"), "default", False
 
 
-def _read_document(path: str, *, required: bool) -> dict[str, Any]:
-    """Read the file, JSON or JSON5; an empty document if it is missing and nobody asked for it."""
+def read_document(path: str, *, required: bool) -> dict[str, Any]:
+    """
+    Read the configuration file, JSON or JSON5, as it stands there.
+
+    Args:
+        path: The file.
+        required: Whether a missing file is an error; otherwise it is an empty document.
+
+    Raises:
+        ConfigurationError: It can't be read or parsed, is too long, or is not one object.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -427,10 +529,14 @@ def _unknown_keys(document: dict[str, Any], path: str) -> list[str]:
     auth = gateway.get("auth", {})
     if not isinstance(auth, dict):
         raise ConfigurationError(path, "gateway.auth", "must be an object")
+    limits = gateway.get("limits", {})
+    if not isinstance(limits, dict):
+        raise ConfigurationError(path, "gateway.limits", "must be an object")
     levels = (
         ("", document, _FOREIGN_TOP),
         ("gateway.", gateway, _FOREIGN_GATEWAY | _names_below("gateway.")),
         ("gateway.auth.", auth, _FOREIGN_AUTH | _names_below("gateway.auth.")),
+        ("gateway.limits.", limits, _names_below("gateway.limits.")),
     )
     return [
         f"{path}: unknown key {prefix}{name}{suggest(name, known)}"
@@ -449,18 +555,30 @@ def _secret_file(
 ) -> tuple[Secret, str] | None:
     """Read a secret from the file that a flag names, else from systemd's credential of that name."""
     if flag in flags:
-        return _read_secret("flag", flag, flags[flag], private=True), f"flag {flag}"
+        return read_secret("flag", flag, flags[flag], private=True), f"flag {flag}"
     directory = environ.get("CREDENTIALS_DIRECTORY")
     path = os.path.join(directory, credential) if directory else ""
     if directory and os.path.exists(path):
         # systemd guards that directory itself: mode 0400, or 0440 with an access list from 257 on.
-        return _read_secret(
+        return read_secret(
             "credential", credential, path, private=False
         ), f"credential {credential}"
     return None
 
 
-def _read_secret(source: str, name: str, path: str, *, private: bool) -> Secret:
+def read_secret(source: str, name: str, path: str, *, private: bool) -> Secret:
+    """
+    Read a secret from a file, without the space around it.
+
+    Args:
+        source: What named the file, for the error: ``flag``, ``credential``, ``file``.
+        name: The flag's or credential's name.
+        path: The file.
+        private: Whether it must be closed to group and others.
+
+    Raises:
+        ConfigurationError: It can't be read, is empty, or open to others.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode

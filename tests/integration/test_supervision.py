@@ -107,7 +107,7 @@ def test_stop_says_stopping_and_exits_0(start: Start, notify: NotifySocket) -> N
     notify.wait_for("READY=1")
     assert daemon.stop() == 0
     assert index_of(notify.drain(), "STOPPING=1") == len(notify.heard) - 1
-    assert len(daemon.log) == 3  # started, stopping, stopped
+    assert len(daemon.log) == 4  # token made, started, stopping, stopped
 
 
 def test_good_reload_takes_effect_and_says_what_waits_for_a_restart(

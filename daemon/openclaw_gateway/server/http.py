@@ -1,23 +1,40 @@
-"""The HTTP side of the listener: health routes, and the upgrade to the protocol."""
+"""The HTTP side of the listener: health routes, the upgrade to the protocol, and who may ask at all."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
+import socket as sockets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from ipaddress import ip_address
 from socket import socket
-from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from openclaw_gateway.claim.listener import BACKLOG
-from openclaw_gateway.claim.ownership import Phase
-from openclaw_gateway.server.websocket import Clients
+from openclaw_gateway import __version__
+from openclaw_gateway.claim.ownership import LockRecord, Phase
+from openclaw_gateway.server.auth import Authenticator, Source
+from openclaw_gateway.server.builtin import Health, add_builtin
+from openclaw_gateway.server.door import Door
+from openclaw_gateway.server.methods import Registry, Route
+from openclaw_gateway.server.presence import Presence, gateway_entry
+from openclaw_gateway.server.websocket import Clients, Shared
+from openclaw_gateway.settings import LIMIT_NAMES, Settings, is_loopback
+from openclaw_gateway.supervisor.journal import Event, Journal
 
 _DRAIN_S = 3.0
 """Seconds that clients have to say goodbye before we hang up."""
+
+_KEEPALIVE_S = 10.0
+"""Seconds that a connection may idle between two HTTP requests."""
+
+_LINGER_S = 1.0
+"""Seconds that we read on after an answer that did not wait for the request's body."""
 
 _LIVE = b'{"ok":true,"status":"live"}'
 _HEADERS = {
@@ -25,6 +42,13 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_HEALTH_PATHS = frozenset({"/healthz", "/health", "/startupz", "/startup", "/readyz", "/ready"})
+_MERE_TIMES = frozenset({"tick_interval_s", "auth_window_s", "auth_lockout_s"})
+"""Fields of ``Limits`` that nobody can reach."""
+
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
@@ -32,52 +56,118 @@ class Server:
     The listener's HTTP and WebSocket server.
 
     Attributes:
-        phase: What the startup and readiness routes say.
         clients: The open WebSockets.
     """
 
-    def __init__(self, *, failing: Callable[[], list[str]]) -> None:
-        """``failing`` names what keeps the gateway from doing its work; an empty list if nothing."""
-        self.phase = Phase.STARTING
-        self.clients = Clients()
-        self._failing = failing
-        self._began_s = time.monotonic()
-        application = web.Application()
+    def __init__(
+        self,
+        settings: Settings,
+        record: LockRecord,
+        journal: Journal,
+        *,
+        failing: Callable[[], list[str]],
+    ) -> None:
+        """
+        Set everything up, and open nothing.
+
+        Args:
+            settings: Checked, and with the token that token mode needs.
+            record: What our lock files say of us, for ``status``.
+            journal: Told of what goes wrong; shown by ``logs.tail``.
+            failing: Names what keeps the gateway from doing its work; an empty list if nothing.
+        """
+        self._journal, self._record = journal, record
+        self._registry = Registry()
+        self._door = Door(settings.limits)
+        self._authenticator = Authenticator(settings, reached=self._door.reached)
+        self._presence = Presence(
+            gateway_entry(
+                host=sockets.gethostname() or "localhost",
+                address=settings.host,
+                version=__version__,
+                kernel=os.uname().release,
+                now_ms=int(time.time() * 1000),
+            )
+        )
+        self._health = Health(failing)
+        shared = Shared(
+            journal,
+            self._registry.methods,
+            self._authenticator,
+            self._presence,
+            self._health,
+            self._door.reached,
+        )
+        self.clients = Clients(shared, settings, facts=self._facts)
+        self._settings = settings
+        add_builtin(
+            self._registry,
+            health=self._health,
+            presence=self._presence,
+            status=self._status,
+            config_path=settings.config_path,
+            journal=journal,
+        )
+        self._background: asyncio.Task[None] | None = None
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """What the startup and readiness routes say, and whether clients are let in."""
+        return self.clients.phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        self.clients.phase = phase
+
+    def use(self, settings: Settings) -> None:
+        """Work by these settings from now on: secrets, limits, origins and hosts; clients stay connected."""
+        self._settings = settings
+        self._door.use(settings.limits)
+        self._authenticator.use(settings)
+        self.clients.use(settings)
+
+    async def start(self, listeners: list[socket]) -> None:
+        """Accept connections on listening sockets."""
+        self._registry.load_extensions(self._journal)
+        application = web.Application(middlewares=[self._guard])
         application.on_response_prepare.append(_add_headers)
-        for path in ("/healthz", "/health"):
-            application.router.add_get(path, _live)
-        for path in ("/startupz", "/startup"):
-            application.router.add_get(path, self._startup)
-        for path in ("/readyz", "/ready"):
-            application.router.add_get(path, self._readiness)
-        application.router.add_get("/", self._root)
-        # aiohttp 3.9 moved the time-out from the site to the runner; 3.8 accepts it there, and then
-        # drops every connection without a word. AppKey came with 3.9 too.
-        timeout: dict[str, Any] = {"shutdown_timeout": 0.5}
-        self._on_runner = hasattr(web, "AppKey")
-        self._timeout = timeout
+        own = {
+            "/healthz": _live,
+            "/health": _live,
+            "/startupz": self._startup,
+            "/startup": self._startup,
+            "/readyz": self._readiness,
+            "/ready": self._readiness,
+            "/": self._root,
+        }
+        for path, handler in own.items():
+            application.router.add_get(path, handler)
+        for route in self._registry.routes:
+            self._add_route(application, route)
+        # What goes wrong in a handler is caught and logged by us; the rest is peers' nonsense.
+        silent = logging.getLogger("openclaw_gateway.aiohttp")
+        silent.addHandler(logging.NullHandler())
+        silent.propagate = False
         self._runner = web.AppRunner(
             application,
             handle_signals=False,
             access_log=None,
-            **(timeout if self._on_runner else {}),
+            logger=silent,
+            keepalive_timeout=_KEEPALIVE_S,
+            lingering_time=_LINGER_S,
         )
-        self._sites: list[web.SockSite] = []
-
-    async def start(self, sockets: list[socket]) -> None:
-        """Accept connections on listening sockets."""
         await self._runner.setup()
-        for listener in sockets:
-            timeout = {} if self._on_runner else self._timeout
-            site = web.SockSite(self._runner, listener, backlog=BACKLOG, **timeout)
-            await site.start()
-            self._sites.append(site)
+        assert self._runner.server is not None
+        self._door.open(listeners, self._runner.server)
+        self._background = asyncio.create_task(self.clients.keep_informed())
 
     async def stop(self, *, hurry: asyncio.Event) -> None:
         """Close the listener, then tell clients and let them go; at once if ``hurry`` is set."""
         self.phase = Phase.DRAINING
-        for site in self._sites:
-            await site.stop()
+        self._door.close()
+        if self._background is not None:
+            self._background.cancel()
         goodbye = asyncio.create_task(self.clients.close_all())
         impatience = asyncio.create_task(hurry.wait())
         await asyncio.wait(
@@ -86,7 +176,71 @@ class Server:
         for task in (goodbye, impatience):
             task.cancel()
         await asyncio.gather(goodbye, impatience, return_exceptions=True)
-        await self._runner.cleanup()
+        for visitor in list(self._door.visitors.values()):
+            if visitor.backlog_bytes():
+                visitor.abort()
+        if self._runner is not None and self._runner.server is not None:
+            await self._runner.server.shutdown(0.5)
+            await self._runner.cleanup()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Let a request through to its handler, or say why not; whatever the handler does, answer."""
+        visitor = self._door.visitor(request.transport)
+        if visitor is not None:
+            visitor.asked()
+            if visitor.confined and request.path not in _HEALTH_PATHS:
+                return _leave(503, f"too many connections ({visitor.excess})")
+        if request.path not in _HEALTH_PATHS:
+            problem = self._refused(request)
+            if problem:
+                return _leave(403, problem)
+        try:
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            return refusal
+        except ConnectionResetError:
+            raise
+        except Exception as failure:
+            self._journal.write(
+                Event.HANDLER_FAILED,
+                f"route {request.match_info.route.resource} failed: {failure!r}",
+            )
+            return _leave(500, "failed; the log says why")
+        if visitor is not None and visitor.confined:
+            response.force_close()
+        return response
+
+    def _refused(self, request: web.Request) -> str:
+        """Return why a browser page or a foreign name may not ask, ``""`` if it may."""
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) != 1 or not self._is_own_host(hosts[0]):
+            return (
+                "host not allowed: use an IP address, localhost, or a name in gateway.allowedHosts"
+            )
+        origins = request.headers.getall("Origin", [])
+        if origins and (len(origins) > 1 or not self._is_allowed_origin(origins[0])):
+            return "origin not allowed: add it to gateway.controlUi.allowedOrigins"
+        return ""
+
+    def _is_own_host(self, header: str) -> bool:
+        """Whether a page that rebinds its DNS name to us could not have sent this ``Host``."""
+        try:
+            host = urlsplit(f"//{header}").hostname or ""
+        except ValueError:
+            return False
+        host = host.rstrip(".")
+        if host == "localhost" or host in self._settings.allowed_hosts:
+            return True
+        try:
+            ip_address(host)
+        except ValueError:
+            return False
+        return True
+
+    def _is_allowed_origin(self, origin: str) -> bool:
+        allowed = {known.lower().rstrip("/") for known in self._settings.allowed_origins}
+        return origin.lower() in allowed or ("*" in allowed and "://" in origin)
 
     async def _startup(self, _: web.Request) -> web.Response:
         started = self.phase is Phase.READY
@@ -95,24 +249,94 @@ class Server:
         )
 
     async def _readiness(self, request: web.Request) -> web.Response:
-        failing = self._failing() if self.phase is Phase.READY else [self.phase.value]
+        failing = self._health.look() if self.phase is Phase.READY else [self.phase.value]
         ready = not failing
         body: dict[str, object] = {"ready": ready}
-        if _is_local(request):
-            body |= {
-                "failing": failing,
-                "uptimeMs": int((time.monotonic() - self._began_s) * 1000),
-            }
+        if _source(request).local:
+            body |= {"failing": failing, "uptimeMs": self.clients.uptime_ms}
         return _json(body, ok=ready)
 
     async def _root(self, request: web.Request) -> web.StreamResponse:
         if not web.WebSocketResponse().can_prepare(request).ok:
             raise web.HTTPUpgradeRequired(headers={"Upgrade": "websocket"}, text="WebSocket only\n")
-        return await self.clients.serve(request)
+        visitor = self._door.visitor(request.transport)
+        if visitor is None:
+            raise ConnectionResetError("gone before the upgrade")
+        return await self.clients.serve(request, visitor, _source(request))
+
+    def _add_route(self, application: web.Application, route: Route) -> None:
+        try:
+            application.router.add_route(route.verb, route.path, partial(self._extension, route))
+        except (ValueError, RuntimeError) as failure:
+            self._journal.write(
+                Event.EXTENSION_FAILED, f"route {route.verb} {route.path} left out: {failure}"
+            )
+
+    async def _extension(self, route: Route, request: web.Request) -> web.StreamResponse:
+        """Serve a route of an extension to who may have it, in bounded time."""
+        if route.scope is not None:
+            scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+            verdict = self._authenticator.judge(
+                _source(request),
+                token=secret.strip() if scheme.lower() == "bearer" else None,
+                password=None,
+                now_s=time.monotonic(),
+            )
+            if verdict.delay_s:
+                self.clients.expect_bursts()
+                await asyncio.sleep(verdict.delay_s)
+            if verdict.refusal is not None:
+                raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"})
+        try:
+            async with asyncio.timeout(self._settings.limits.request_timeout_s):
+                return await route.handler(request)
+        except TimeoutError:
+            return _leave(503, "no answer in time")
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "configPath": self._settings.config_path,
+            "stateDir": self._settings.state_dir,
+            "authMode": self._authenticator.mode.value,
+        }
+
+    def _status(self) -> dict[str, object]:
+        return {
+            "uptimeMs": self.clients.uptime_ms,
+            "phase": self.phase.value,
+            "failing": self._health.look(),
+            "clients": {
+                "connected": len(self.clients),
+                "connections": self._door.inside,
+                "unauthenticated": self._door.strangers.total(),
+                "requestsInFlight": self.clients.in_flight,
+            },
+            "limits": self._limits(),
+            "claim": {
+                "stateDir": self._record.state_dir,
+                "configPath": self._record.config_path,
+                "host": self._record.host,
+                "port": self._record.port,
+                "since": self._record.created_at,
+                "ownerId": self._record.owner_id,
+            },
+        }
+
+    def _limits(self) -> dict[str, dict[str, int]]:
+        """Return each limit in force and how often it was reached."""
+        reached = self._door.reached
+        shown: dict[str, dict[str, int]] = {"descriptors": {"reached": reached["descriptors"]}}
+        # The door's: the kernel may grant fewer descriptors than the settings ask for.
+        for field, limit in self._door.limits._asdict().items():
+            if field not in _MERE_TIMES:
+                name = LIMIT_NAMES[field]
+                value = round(limit * 1000) if name.endswith("Ms") else limit
+                shown[name] = {"limit": value, "reached": reached[field]}
+        return shown
 
 
 async def _live(_: web.Request) -> web.Response:
-    return web.Response(body=_LIVE, content_type="application/json")
+    return web.Response(body=_LIVE, content_type="application/json", charset="utf-8")
 
 
 def _json(body: dict[str, object], *, ok: bool) -> web.Response:
@@ -120,12 +344,19 @@ def _json(body: dict[str, object], *, ok: bool) -> web.Response:
     return web.Response(text=text, status=200 if ok else 503, content_type="application/json")
 
 
+def _leave(status: int, text: str) -> web.Response:
+    """Return an answer after which the connection is closed."""
+    response = web.Response(status=status, text=f"{text}\n")
+    response.force_close()
+    return response
+
+
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
 
 
-def _is_local(request: web.Request) -> bool:
-    try:
-        return ip_address(request.remote or "").is_loopback
-    except ValueError:
-        return False
+def _source(request: web.Request) -> Source:
+    """Say where a request comes from: behind a proxy it is not from here, whatever its address says."""
+    address = request.remote or "unknown"
+    direct = not any(name in request.headers for name in (*_FORWARDED, "Origin"))
+    return Source(address, is_loopback(address) and direct)

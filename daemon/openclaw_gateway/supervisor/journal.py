@@ -6,8 +6,11 @@ ids survive; see systemd.journal-fields(7) and the catalog in ``systemd/``.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum, IntEnum
@@ -51,16 +54,70 @@ class Event(Enum):
     CLAIM_LOST = ("b248b3c2497a4bcda7759b3e61691495", Priority.CRIT)
     DEGRADED = ("f35e74e88fda4a8e8733944b4697f460", Priority.WARNING)
     TOKEN_CREATED = ("3813a2cefc2f461ca180c0508ca4009c", Priority.NOTICE)
+    AUTH_FAILED = ("9b877f0ada884aa9b48a50af156876ef", Priority.WARNING)
+    LIMIT_REACHED = ("a00384a785d745f0aeb72a6f8f485c1b", Priority.WARNING)
+    EXTENSION_FAILED = ("a3337b44a86e445b90a9f50ace490ca0", Priority.ERROR)
+    HANDLER_FAILED = ("fa1b2c67080e4d1fb602423b5a19235d", Priority.ERROR)
     FAILED = ("fab92ef29ec54d2e9822ce3407dcb18d", Priority.CRIT)
 
     def __init__(self, message_id: str, priority: Priority) -> None:
         self.message_id, self.priority = message_id, priority
 
 
+class Recent:
+    """
+    The last lines that were logged, for whoever may not read the journal.
+
+    Attributes:
+        size_bytes: Of everything ever logged; a line's position is this just after it.
+    """
+
+    def __init__(self, capacity_bytes: int = 256 << 10) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._kept_bytes = 0
+        self._lines: deque[tuple[int, str, int]] = deque()
+        self.size_bytes = 0
+
+    def add(self, priority: Priority, sentence: str) -> None:
+        """Keep one line, and let go of the oldest ones that there is no room for."""
+        line = rendered(priority, sentence, time_s=time.time())
+        length = len(line.encode("utf-8", "replace")) + 1
+        self.size_bytes += length
+        self._kept_bytes += length
+        self._lines.append((self.size_bytes, line, length))
+        while self._kept_bytes > self._capacity_bytes and len(self._lines) > 1:
+            self._kept_bytes -= self._lines.popleft()[2]
+
+    def newest_first(self) -> list[tuple[int, str]]:
+        """Return position and text of each line that is kept."""
+        return [(position, line) for position, line, _ in reversed(self._lines)]
+
+
+def rendered(priority: int, sentence: str, *, time_s: float) -> str:
+    """Return one log entry as the line of JSON that OpenClaw's log viewers lay out."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time_s))
+    entry = {
+        "time": f"{stamp}.{int(time_s * 1000) % 1000:03d}Z",
+        "level": _LEVEL_NAMES.get(priority, "info"),
+        "message": sentence,
+    }
+    return json.dumps(entry, ensure_ascii=False)
+
+
+_LEVEL_NAMES = {0: "fatal", 1: "fatal", 2: "fatal", 3: "error", 4: "warn", 7: "debug"}
+
+
 class Journal(Protocol):
-    """Where sentences go."""
+    """
+    Where sentences go.
+
+    Attributes:
+        threshold: The least urgent priority that is logged.
+        recent: What was logged lately.
+    """
 
     threshold: Priority
+    recent: Recent
 
     def write(self, event: Event, sentence: str, **fields: object) -> None:
         """
@@ -80,11 +137,13 @@ class NativeJournal:
         from systemd.journal import send
 
         self.threshold, self._send = threshold, send
+        self.recent = Recent()
 
     def write(self, event: Event, sentence: str, **fields: object) -> None:
         """Log one event; see ``Journal``."""
         if event.priority > self.threshold:
             return
+        self.recent.add(event.priority, sentence)
         known = {
             f"OPENCLAW_{key}": str(value) for key, value in fields.items() if value is not None
         }
@@ -103,10 +162,12 @@ class PlainJournal:
 
     def __init__(self, threshold: Priority, stream: TextIO | None = None) -> None:
         self.threshold, self._stream = threshold, stream
+        self.recent = Recent()
 
     def write(self, event: Event, sentence: str, **fields: object) -> None:
         """Log one event; see ``Journal``. The fields are not shown."""
         if event.priority <= self.threshold:
+            self.recent.add(event.priority, sentence)
             prefix = f"{event.priority.name.lower()}: " if event.priority < Priority.NOTICE else ""
             with suppress(OSError):
                 print(

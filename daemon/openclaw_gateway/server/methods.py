@@ -1,0 +1,350 @@
+"""
+The registry of RPC methods and HTTP routes, and the way that one call is made.
+
+Another package adds its own through the entry point group ``openclaw_gateway.extensions``: each
+entry point names a function that takes the ``Registry``. ::
+
+    # setup.cfg:  [options.entry_points]
+    #             openclaw_gateway.extensions = weather = weather.gateway:extend
+
+    def extend(registry: Registry) -> None:
+        registry.method("weather.now", now, scope="operator.read",
+                        params=closed({"city": {"type": "string"}}, required=("city",)))
+        registry.route("GET", "/weather", page, scope="operator.read")
+
+    def now(call: Call) -> object:
+        if call.params["city"] not in KNOWN:
+            raise CallError("unknown city")
+        return {"celsius": 21}
+
+A plain function runs in a thread of its own; an ``async def`` runs on the event loop, which it must
+not block. Either may raise, hang, or return too much: its own call then fails, and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from openclaw_gateway.server.frames import ErrorCode, encode, error
+from openclaw_gateway.server.schema import Schema, refuse_unknown
+from openclaw_gateway.supervisor.journal import Event, Journal
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+EXTENSIONS = "openclaw_gateway.extensions"
+"""The entry point group."""
+
+READ, WRITE, ADMIN = "operator.read", "operator.write", "operator.admin"
+
+KNOWN_SCOPES = frozenset(
+    {READ, WRITE, ADMIN}
+    | {f"operator.{name}" for name in ("approvals", "questions", "pairing", "talk", "talk.secrets")}
+    | {"operator.sessions.read", "operator.sessions.write"}
+)
+_IMPLIED = {
+    WRITE: {READ, "operator.talk", "operator.sessions.read", "operator.sessions.write"},
+    "operator.sessions.write": {"operator.sessions.read"},
+}
+
+MAX_CALLS_PER_METHOD = 16
+"""Calls of one method that may run at once: a method that hangs keeps no more than this waiting."""
+
+
+def satisfies(granted: frozenset[str], scope: str | None) -> bool:
+    """Whether a client with these scopes may do what needs ``scope``; ``None`` needs nothing."""
+    if scope is None or scope in granted or ADMIN in granted:
+        return True
+    return any(scope in _IMPLIED.get(own, ()) for own in granted)
+
+
+class Call(NamedTuple):
+    """What a handler is told: the checked params, and who calls."""
+
+    params: Any
+    """As the method's schema has them; ``{}`` if the client sent none."""
+    conn_id: str = ""
+    scopes: frozenset[str] = frozenset()
+
+
+class CallError(Exception):
+    """
+    Raised by a handler to answer with an error of its choice.
+
+    Attributes:
+        message: A sentence for the caller.
+        code: ``INVALID_REQUEST`` unless it isn't the caller's fault.
+        details: More, for programs; JSON.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode = ErrorCode.INVALID_REQUEST,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.code, self.details = message, code, details
+
+
+Handler = Callable[[Call], Any]
+"""Takes the call; returns JSON, or a coroutine that does."""
+
+RouteHandler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
+
+
+class Method(NamedTuple):
+    """One RPC method."""
+
+    name: str
+    handler: Handler
+    scope: str | None
+    """What a client must have been granted; ``None`` for every client."""
+    params: Schema | None
+    """``None`` if params are not looked at."""
+    instant: bool
+    """Whether the handler is ours, waits for nothing, and so is called right on the event loop."""
+
+
+class Route(NamedTuple):
+    """One HTTP route of an extension."""
+
+    verb: str
+    path: str
+    handler: RouteHandler
+    scope: str | None
+
+
+class Registry:
+    """
+    What can be called.
+
+    Attributes:
+        methods: Name to method.
+        routes: HTTP routes of extensions.
+    """
+
+    def __init__(self) -> None:
+        self.methods: dict[str, Method] = {}
+        self.routes: list[Route] = []
+
+    def method(
+        self,
+        name: str,
+        handler: Handler,
+        *,
+        scope: str | None = ADMIN,
+        params: Schema | None = None,
+        instant: bool = False,
+    ) -> None:
+        """
+        Add an RPC method.
+
+        Args:
+            name: Dotted, as clients call it: ``weather.now``.
+            handler: See ``Handler``.
+            scope: What the caller needs; ``None`` lets every client that got in call it.
+            params: What ``params`` must look like, in the JSON Schema subset of ``schema``; ``None``
+                lets anything pass unseen.
+            instant: Leave it unset: a handler that is called on the event loop stops all the others.
+
+        Raises:
+            ValueError: The name is taken, the scope unknown, or the schema uses what is not supported.
+        """
+        if not name or name in self.methods or name == "connect":
+            raise ValueError(f"method {name!r} is taken")
+        self._refuse_scope(scope)
+        if params is not None:
+            refuse_unknown(params)
+        self.methods[name] = Method(name, handler, scope, params, instant)
+
+    def route(
+        self, verb: str, path: str, handler: RouteHandler, *, scope: str | None = ADMIN
+    ) -> None:
+        """
+        Add an HTTP route.
+
+        Args:
+            verb: ``GET``, ``POST``, …
+            path: From the root; ``{name}`` matches one part, as in aiohttp.
+            handler: Takes an ``aiohttp.web.Request``, returns a response.
+            scope: What a bearer token is asked for; ``None`` opens the route to everyone who can reach
+                the port.
+
+        Raises:
+            ValueError: The route is taken, or the scope unknown.
+        """
+        if any((verb, path) == (route.verb, route.path) for route in self.routes):
+            raise ValueError(f"route {verb} {path} is taken")
+        self._refuse_scope(scope)
+        self.routes.append(Route(verb, path, handler, scope))
+
+    def _refuse_scope(self, scope: str | None) -> None:
+        if scope is not None and scope not in KNOWN_SCOPES:
+            raise ValueError(
+                f"scope {scope!r} is unknown; known: {', '.join(sorted(KNOWN_SCOPES))}"
+            )
+
+    def load_extensions(self, journal: Journal) -> None:
+        """
+        Let every installed extension add to this registry; one that fails is logged and adds nothing.
+
+        Looking for them reads the metadata of everything that is installed, so it comes after the port
+        is ours.
+        """
+        from importlib.metadata import entry_points
+
+        for entry_point in entry_points(group=EXTENSIONS):
+            methods, routes = dict(self.methods), list(self.routes)
+            try:
+                entry_point.load()(self)
+            except Exception as failure:
+                self.methods, self.routes = methods, routes
+                journal.write(
+                    Event.EXTENSION_FAILED,
+                    f"extension {entry_point.name} ({entry_point.value}) left out: {failure!r}",
+                    EXTENSION=entry_point.name,
+                )
+
+
+class Answer(NamedTuple):
+    """A call's payload, JSON already."""
+
+    payload: str
+
+
+class Failure(NamedTuple):
+    """A call's error, as ``frames.error`` makes them."""
+
+    error: Mapping[str, object]
+
+
+Outcome = Answer | Failure
+
+
+class Caller:
+    """Makes calls: whatever a handler does, out comes an answer or an error, in bounded time."""
+
+    def __init__(
+        self, journal: Journal, *, timeout_s: float, max_answer_bytes: int, reached: Counter[str]
+    ) -> None:
+        """``reached`` counts calls that took longer than ``timeout_s``."""
+        self._journal, self._timeout_s, self._max_bytes = journal, timeout_s, max_answer_bytes
+        self._reached = reached
+        self._running: dict[str, int] = {}
+
+    def now(self, method: Method, call: Call) -> Outcome:
+        """Call an ``instant`` method."""
+        try:
+            return self._judged(method, encode(method.handler(call)))
+        except Exception as failure:
+            return self._failed(method, failure)
+
+    async def soon(self, method: Method, call: Call) -> Outcome:
+        """
+        Call a method that may take its time.
+
+        After ``timeout_s`` the caller gets its error; a handler that won't be cancelled goes on, and
+        counts against the calls of this method until it ends.
+        """
+        if self._running.get(method.name, 0) >= MAX_CALLS_PER_METHOD:
+            busy = f"{method.name} is busy; try again in a moment"
+            return Failure(error(ErrorCode.UNAVAILABLE, busy, retry_after_ms=1000))
+        self._running[method.name] = self._running.get(method.name, 0) + 1
+        work = self._begin(method, call)
+        work.add_done_callback(lambda done: self._ended(method, done))
+        try:
+            done, _ = await asyncio.wait({work}, timeout=self._timeout_s)
+        finally:
+            work.cancel()
+        if not done:
+            self._reached["request_timeout_s"] += 1
+            late = f"{method.name} did not answer within {self._timeout_s:g} s"
+            return Failure(error(ErrorCode.UNAVAILABLE, late))
+        try:
+            return self._judged(method, work.result())
+        except asyncio.CancelledError:
+            return Failure(error(ErrorCode.UNAVAILABLE, f"{method.name} was cancelled"))
+        except Exception as failure:
+            return self._failed(method, failure)
+
+    def _begin(self, method: Method, call: Call) -> asyncio.Future[str]:
+        if inspect.iscoroutinefunction(method.handler):
+            return asyncio.create_task(_awaited(method.handler, call))
+        return in_thread(lambda: encode(method.handler(call)), name=method.name)
+
+    def _ended(self, method: Method, work: asyncio.Future[str]) -> None:
+        if not work.cancelled():
+            work.exception()  # seen: one that comes after the caller left is nobody's
+        self._running[method.name] -= 1
+        if not self._running[method.name]:
+            del self._running[method.name]
+
+    def _judged(self, method: Method, payload: str) -> Outcome:
+        if len(payload) <= self._max_bytes:
+            return Answer(payload)
+        flood = f"the answer of {method.name} has {len(payload)} bytes, more than {self._max_bytes}"
+        return Failure(error(ErrorCode.UNAVAILABLE, flood))
+
+    def _failed(self, method: Method, failure: BaseException) -> Failure:
+        if isinstance(failure, CallError):
+            return Failure(error(failure.code, failure.message, details=failure.details))
+        # The exception's text may hold what the caller must not see; the log may.
+        self._journal.write(
+            Event.HANDLER_FAILED, f"method {method.name} failed: {failure!r}", METHOD=method.name
+        )
+        return Failure(error(ErrorCode.UNAVAILABLE, f"{method.name} failed; the log says why"))
+
+
+async def _awaited(handler: Handler, call: Call) -> str:
+    try:
+        answer = await handler(call)
+        # Encoding a flood takes a while: elsewhere, so that the loop keeps its pace.
+        encoded: str = await in_thread(lambda: encode(answer), name="encode")
+        return encoded
+    except (SystemExit, KeyboardInterrupt) as exit_:
+        # asyncio would end the daemon for it.
+        raise RuntimeError(f"handler tried to exit: {exit_!r}") from exit_
+
+
+def in_thread(function: Callable[[], Any], *, name: str) -> asyncio.Future[Any]:
+    """
+    Run a function in a thread of its own and return the future of its result.
+
+    Unlike those of ``asyncio.to_thread`` these threads share no pool, so one that hangs takes no place
+    from others, and they are daemons, so it does not hold up the exit either.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, failure: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if failure is None:
+            future.set_result(result)
+        else:
+            future.set_exception(failure)
+
+    def run() -> None:
+        try:
+            result, failure = function(), None
+        except BaseException as raised:  # SystemExit too: it must not look like a hang
+            result, failure = None, RuntimeError(repr(raised)) if _odd(raised) else raised
+        try:
+            loop.call_soon_threadsafe(settle, result, failure)
+        except RuntimeError:
+            return  # the loop is closed: the daemon has stopped meanwhile
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+def _odd(raised: BaseException) -> bool:
+    """Whether a future would not take it, or would not give it back as it is."""
+    return not isinstance(raised, Exception) or isinstance(raised, StopIteration)
