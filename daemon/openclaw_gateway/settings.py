@@ -306,6 +306,35 @@ def suggest(value: object, known: Any) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
+class Location(NamedTuple):
+    """Where a gateway keeps its things, found without reading any of them."""
+
+    profile: str | None
+    state_dir: str
+    state_origin: str
+    config_path: str
+    config_origin: str
+    config_required: bool
+    """Whether someone asked for this very file."""
+
+
+def locate(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Location:
+    """
+    Find the state directory and the configuration file, which need not exist.
+
+    Args:
+        flags: As for ``load``.
+        environ: As for ``load``.
+
+    Raises:
+        ConfigurationError: The profile's name is none.
+    """
+    given = {flag: text for flag, text in flags.items() if text is not None}
+    profile = _profile(given, environ)
+    state_dir, state_origin = _state_dir(given, environ, profile)
+    return Location(profile, state_dir, state_origin, *_config_path(given, environ, state_dir))
+
+
 def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
     """
     Read and check every setting.
@@ -322,9 +351,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         ConfigurationError: Something is wrong; names the file with key, the flag or the variable.
     """
     given = {flag: text for flag, text in flags.items() if text is not None}
-    profile = _profile(given, environ)
-    state_dir, state_origin = _state_dir(given, environ, profile)
-    config_path, config_origin, explicit = _config_path(given, environ, state_dir)
+    profile, state_dir, state_origin, config_path, config_origin, explicit = locate(flags, environ)
     document = read_document(config_path, required=explicit)
     warnings = _unknown_keys(document, config_path)
     values: dict[str, Any] = {}

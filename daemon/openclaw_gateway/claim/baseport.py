@@ -26,9 +26,11 @@ from openclaw_gateway.claim.ownership import (
     encode,
     parse,
 )
+from openclaw_gateway.claim.process import PROC
 from openclaw_gateway.errors import BindError
 
 _ANSWER_TIMEOUT_S = 0.2
+_PREFIX = "openclaw-gateway.port."
 
 
 class Holder(NamedTuple):
@@ -40,7 +42,7 @@ class Holder(NamedTuple):
 
 
 def _name(port: int) -> str:
-    return f"\0openclaw-gateway.port.{port}"
+    return f"\0{_PREFIX}{port}"
 
 
 class BasePortLock:
@@ -133,3 +135,22 @@ def holder(port: int) -> Holder | None:
             record = None
         # A pid of 0 is a process outside our PID namespace.
         return Holder(pid or (record.pid if record else None), uid, record)
+
+
+def held_ports(*, proc: str = PROC) -> list[int]:
+    """
+    List the base ports that are held in our network namespace, by whomever, lowest first.
+
+    See Also:
+        proc_pid_net(5), "unix": the path stands last, and ``@`` for the NUL of an abstract name.
+    """
+    path = f"{proc}/self/net/unix"
+    if not os.access(path, os.R_OK):
+        return []
+    ports = set()
+    with open(path, encoding="utf-8", errors="replace") as table:
+        for line in table:
+            _, found, number = line.rstrip().partition(f" @{_PREFIX}")
+            if found and number.isdecimal():
+                ports.add(int(number))
+    return sorted(ports)

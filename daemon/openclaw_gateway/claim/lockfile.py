@@ -255,14 +255,21 @@ def config_lock_name(config_path: str) -> str:
 STATE_LOCK_NAME = "gateway.state.lock"
 
 
-def read_record(state_dir: str, name: str = STATE_LOCK_NAME) -> LockRecord | None:
+def read_record(
+    state_dir: str, name: str = STATE_LOCK_NAME, *, uid: int | None = None
+) -> LockRecord | None:
     """
     Read a record below a state directory as a bystander: no lock taken, nothing created.
+
+    Args:
+        state_dir: The state directory.
+        name: The lock file's.
+        uid: Whose gateway it is; ours by default.
 
     Returns:
         ``None`` if there is none, or none that we may read.
     """
-    path = os.path.join(os.path.realpath(state_dir), *lock_directory_parts(), name)
+    path = os.path.join(os.path.realpath(state_dir), *lock_directory_parts(uid=uid), name)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -55,12 +55,22 @@ def probe(host: str, port: int, *, timeout_s: float = TIMEOUT_S) -> Health:
                 headers={"Accept": "application/json", "Connection": "close"},
             ) as response:
                 body = response.raw.read(MAX_BODY_BYTES + 1, decode_content=False)
-                return _judge(response.status_code, body)
+                return judge(response.status_code, body)
         except (requests.RequestException, HTTPError, OSError, ValueError):
             return conversation.failure()
 
 
-def _judge(status: int, body: bytes) -> Health:
+def judge(status: int, body: bytes) -> Health:
+    """
+    Say what an answer to ``GET /healthz`` means; pure.
+
+    Args:
+        status: HTTP's.
+        body: At most ``MAX_BODY_BYTES`` of it count: a longer one is no gateway's.
+
+    Returns:
+        ``HEALTHY``, ``STARTING`` or ``FOREIGN``.
+    """
     try:
         answer = json.loads(body) if len(body) <= MAX_BODY_BYTES else None
     except (ValueError, RecursionError):

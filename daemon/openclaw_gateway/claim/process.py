@@ -79,15 +79,29 @@ def unit_of(pid: int | str, *, proc: str = PROC) -> str | None:
     See Also:
         proc_pid_cgroup(5), cgroups(7). The innermost ``.service`` or ``.scope`` is the unit.
     """
-    cgroups = (_read(f"{proc}/{pid}/cgroup") or b"").decode("utf-8", "replace")
-    for line in cgroups.splitlines():
-        hierarchy, _, path = line.partition(":")
-        if hierarchy != "0" and not path.startswith("name=systemd:"):
-            continue
-        for part in reversed(path.split("/")):
-            if part.endswith((".service", ".scope")):
-                return part
+    for part in reversed(control_group(pid, proc=proc).split("/")):
+        if part.endswith((".service", ".scope")):
+            return part
     return None
+
+
+def user_manager_of(pid: int | str, *, proc: str = PROC) -> int | None:
+    """Return the uid whose systemd user manager ``pid`` runs under; ``None`` if under none. user@.service(5)."""
+    for part in control_group(pid, proc=proc).split("/"):
+        name, at, uid = part.removesuffix(".service").partition("@")
+        if name == "user" and at and uid.isdecimal():
+            return int(uid)
+    return None
+
+
+def control_group(pid: int | str, *, proc: str = PROC) -> str:
+    """Return the path of the control group that systemd put ``pid`` in; ``""`` if unreadable. proc_pid_cgroup(5)."""
+    paths = {}
+    for line in (_read(f"{proc}/{pid}/cgroup") or b"").decode("utf-8", "replace").splitlines():
+        _, controllers, path = line.split(":", 2)
+        paths[controllers] = path
+    # Beside version 1 hierarchies, systemd's own has a name; version 2 has none.
+    return paths.get("name=systemd") or paths.get("") or ""
 
 
 def describe(
