@@ -28,14 +28,20 @@ _SETTING_FLAGS = (
     ("--log-level", "LEVEL", "error, warning, notice, info or debug (default info)"),
 )
 
+_ALL_FLAGS = tuple(flag for flag, _, _ in _SETTING_FLAGS)
+_PLACE_FLAGS = ("--port", "--config", "--state-dir", "--profile")
+"""Those that say which gateway is meant."""
+
 
 class _Verb(NamedTuple):
     """One verb: its name and help, its own arguments, and what it does."""
 
     name: str
     help: str
-    run: Callable[[argparse.Namespace], ExitCode]
+    run: Callable[[argparse.Namespace], int]
     configure: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    flags: Sequence[str] = _ALL_FLAGS
+    """Which of the settings' flags it takes."""
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "openclaw-gateway") -> NoReturn:
@@ -45,7 +51,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "openclaw-gateway") -
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "run")
-    arguments = _parser(prog).parse_args(words)
+    arguments = parser(prog).parse_args(words)
     try:
         sys.exit(arguments.do(arguments))
     except GatewayError as error:
@@ -64,7 +70,8 @@ def openclaw() -> NoReturn:
     main(words[1:], prog="openclaw gateway")
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
+def parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; ``do`` of what it returns is the verb."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="The OpenClaw gateway: exactly one healthy gateway per port.",
@@ -77,6 +84,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
             verb.name, help=verb.help, description=verb.help, allow_abbrev=False
         )
         for flag, metavar, text in _SETTING_FLAGS:
+            if flag not in verb.flags:
+                continue
             adding.add_argument(flag, metavar=metavar, help=text, dest=flag)
         verb.configure(adding)
         adding.set_defaults(do=verb.run)
@@ -85,7 +94,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _flags(arguments: argparse.Namespace) -> dict[str, str | None]:
     """Return what was given of the flags that ``settings.load`` knows."""
-    return {flag: getattr(arguments, flag) for flag, _, _ in _SETTING_FLAGS}
+    return {flag: getattr(arguments, flag, None) for flag, _, _ in _SETTING_FLAGS}
 
 
 def _run(arguments: argparse.Namespace) -> ExitCode:
@@ -106,7 +115,169 @@ def _config(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
+def _status(arguments: argparse.Namespace) -> int:
+    from openclaw_gateway.admin import status
+    from openclaw_gateway.admin.render import Paint, wants_colour
+    from openclaw_gateway.admin.subject import Scope
+
+    paint = Paint(coloured=wants_colour(sys.stdout, os.environ))
+    if arguments.all:
+        report = status.report_all(os.environ, as_json=arguments.json, paint=paint)
+    else:
+        report = status.report(
+            _flags(arguments),
+            os.environ,
+            scope=Scope(arguments.scope),
+            wait_s=arguments.wait,
+            as_json=arguments.json,
+            paint=paint,
+        )
+    print("\n".join(report.lines))
+    return report.exit_code
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    from openclaw_gateway.admin import probe
+
+    report = probe.report(
+        _flags(arguments),
+        os.environ,
+        address=arguments.url,
+        timeout_s=arguments.timeout,
+        as_json=arguments.json,
+    )
+    print("\n".join(report.lines))
+    return report.exit_code
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from openclaw_gateway.admin import doctor
+    from openclaw_gateway.admin.render import Paint, wants_colour
+    from openclaw_gateway.admin.subject import Scope
+
+    report = doctor.report(
+        _flags(arguments),
+        os.environ,
+        scope=Scope(arguments.scope),
+        as_json=arguments.json,
+        fix=arguments.fix,
+        paint=Paint(coloured=wants_colour(sys.stdout, os.environ)),
+    )
+    print("\n".join(report.lines))
+    return report.exit_code
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from datetime import datetime
+
+    from openclaw_gateway.admin import logs
+    from openclaw_gateway.admin.subject import Scope
+
+    now = datetime.now().astimezone()
+    found = logs.entries(
+        _flags(arguments),
+        os.environ,
+        scope=Scope(arguments.scope),
+        since=logs.parse_since(arguments.since, now=now) if arguments.since else None,
+        count=arguments.lines,
+        follow=arguments.follow,
+    )
+    show = logs.document if arguments.json else logs.sentence
+    try:
+        for entry in found:
+            print(show(entry), flush=arguments.follow)
+    except KeyboardInterrupt:
+        return ExitCode.OK
+    return ExitCode.OK
+
+
+def _configure_scope(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    for scope, text in (("system", "the system's unit"), ("user", "your own user unit")):
+        group.add_argument(
+            f"--{scope}", dest="scope", action="store_const", const=scope, help=f"ask about {text}"
+        )
+    parser.set_defaults(scope="any")
+
+
+def _configure_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _configure_status(parser: argparse.ArgumentParser) -> None:
+    _configure_scope(parser)
+    _configure_json(parser)
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=_seconds, default=0.0, help="wait until it is healthy"
+    )
+    parser.add_argument("--all", action="store_true", help="list every gateway on this host")
+
+
+def _configure_probe(parser: argparse.ArgumentParser) -> None:
+    _configure_json(parser)
+    parser.add_argument("--url", metavar="URL", help="ask this address: ws://HOST:PORT")
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=_seconds, default=2.0, help="for the whole of it (2)"
+    )
+
+
+def _configure_doctor(parser: argparse.ArgumentParser) -> None:
+    _configure_scope(parser)
+    _configure_json(parser)
+    parser.add_argument(
+        "--fix", action="store_true", help="remove lock files that are proven to be left over"
+    )
+
+
+def _configure_logs(parser: argparse.ArgumentParser) -> None:
+    _configure_scope(parser)
+    _configure_json(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    parser.add_argument("--since", metavar="WHEN", help='from then on: "10min", "09:12", "today"')
+    parser.add_argument(
+        "-n", "--lines", metavar="COUNT", type=_count, default=100, help="the last so many (100)"
+    )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= 1_000_000:
+        raise ValueError(text)
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 86400:
+        raise ValueError(text)
+    return number
+
+
 _VERBS = (
     _Verb("run", "run the gateway in the foreground", _run),
     _Verb("config", "check the configuration; show each setting and where it came from", _config),
+    _Verb(
+        "status",
+        "show how the gateway is, and what to do about it",
+        _status,
+        _configure_status,
+        _PLACE_FLAGS,
+    ),
+    _Verb(
+        "doctor",
+        "check what is known to go wrong, and name a command for each",
+        _doctor,
+        _configure_doctor,
+        _PLACE_FLAGS,
+    ),
+    _Verb(
+        "logs", "show what the journal has of the gateway", _logs, _configure_logs, ("--profile",)
+    ),
+    _Verb(
+        "probe",
+        "ask whether a healthy gateway answers; for scripts",
+        _probe,
+        _configure_probe,
+        (*_PLACE_FLAGS, "--host", "--bind"),
+    ),
 )

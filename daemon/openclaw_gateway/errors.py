@@ -117,6 +117,23 @@ class ClaimLostError(GatewayError):
         return f"lost the claim on {self.path}: {self.problem}"
 
 
+class NothingToShowError(GatewayError):
+    """
+    What an administrator asked for is not there, or not theirs to see.
+
+    Attributes:
+        what: It.
+        problem: Why not.
+    """
+
+    def __init__(self, what: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(what, problem)
+        self.what, self.problem, self.hint = what, problem, hint
+
+    def __str__(self) -> str:
+        return f"cannot show {self.what}: {self.problem}"
+
+
 class GatewayLockError(GatewayError):
     """
     Someone else has what we came for, or the kernel won't give it: the error of the page "Gateway lock".

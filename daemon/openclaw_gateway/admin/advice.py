@@ -1,0 +1,126 @@
+"""What to type next: for each state the commands that are right for it, and none that does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from openclaw_gateway.admin.facts import Facts, ProcessFact
+from openclaw_gateway.admin.verdict import State, Verdict
+
+
+class Step(NamedTuple):
+    """One thing to do next."""
+
+    command: str
+    why: str = ""
+
+
+def steps(facts: Facts, verdict: Verdict) -> tuple[Step, ...]:
+    """Return what to type, the first thing first; pure. Empty if all is well."""
+    return tuple(_STEPS[verdict.state](facts))
+
+
+def _settle_rivals(facts: Facts) -> Iterator[Step]:
+    for rival in facts.rivals:
+        if rival.port == facts.place.port:
+            why = f"both units want port {rival.port}"
+            yield Step(f"{rival.manager.command()} disable --now {rival.unit}", why)
+
+
+def _starting(facts: Facts) -> Iterator[Step]:
+    yield Step(_ours("status", facts, "--wait", "60"))
+
+
+def _stopping(facts: Facts) -> Iterator[Step]:
+    yield Step(_ours("logs", facts, "-f"))
+
+
+def _degraded(facts: Facts) -> Iterator[Step]:
+    yield Step(_ours("doctor", facts))
+
+
+def _not_serving(facts: Facts) -> Iterator[Step]:
+    who, unit = facts.owner or facts.process, facts.unit
+    if who and who.is_stopped:
+        yield Step(f"kill -CONT {who.pid}", "if nobody is debugging it")
+    elif unit and who and unit.main_pid == who.pid:
+        yield Step(_unit(facts, "restart"))
+    else:
+        yield Step(_ours("doctor", facts))
+
+
+def _parked(facts: Facts) -> Iterator[Step]:
+    if facts.owner is None:
+        yield Step(_unit(facts, "restart"))
+        return
+    yield _stop_other(facts.owner)
+    yield Step(_unit(facts, "restart"), "once the other is gone")
+
+
+def _stop_other(owner: ProcessFact) -> Step:
+    if owner.unit and owner.unit.endswith(".service"):
+        stop = f"{owner.manager.command()} disable --now {owner.unit}"
+        return Step(stop, "to let this unit take over")
+    return Step(f"kill {owner.pid}", "to let this unit take over")
+
+
+def _gave_up(facts: Facts) -> Iterator[Step]:
+    yield Step(_ours("logs", facts), "why it failed")
+    yield Step(f"{_unit(facts, 'reset-failed')} && {_unit(facts, 'start')}", "once that is mended")
+
+
+def _foreign_port(facts: Facts) -> Iterator[Step]:
+    for fact in facts.strangers:
+        yield Step(f"ps -fp {fact.pid}", "what holds the port")
+    if not facts.strangers:
+        yield Step("sudo " + _ours("status", facts), "root sees whose it is")
+    if facts.unit and facts.unit.active_state == "failed":
+        again = f"{_unit(facts, 'reset-failed')} && {_unit(facts, 'start')}"
+        yield Step(again, "once the port is free")
+
+
+def _stopped(facts: Facts) -> Iterator[Step]:
+    unit = facts.unit
+    if unit is None:
+        yield Step(_ours("run", facts))
+    elif unit.load_state == "masked":
+        yield Step(f"{_unit(facts, 'unmask')} && {_unit(facts, 'start')}")
+    elif unit.active_state == "failed":
+        yield Step(_ours("logs", facts), "why it failed")
+        yield Step(_unit(facts, "restart"), "once that is mended")
+    else:
+        yield Step(_unit(facts, "enable --now" if unit.enabled == "disabled" else "start"))
+
+
+def _unknown(facts: Facts) -> Iterator[Step]:
+    yield Step("sudo " + _ours("status", facts), "root sees more")
+
+
+_STEPS: dict[State, Callable[[Facts], Iterator[Step]]] = {
+    State.RUNNING: _settle_rivals,
+    State.UNMANAGED: _settle_rivals,
+    State.STARTING: _starting,
+    State.STOPPING: _stopping,
+    State.DEGRADED: _degraded,
+    State.NOT_SERVING: _not_serving,
+    State.PARKED: _parked,
+    State.GAVE_UP: _gave_up,
+    State.FOREIGN_PORT: _foreign_port,
+    State.STOPPED: _stopped,
+    State.UNKNOWN: _unknown,
+}
+
+
+def _unit(facts: Facts, verb: str) -> str:
+    """Return the manager's command line for a verb on the unit."""
+    return f"{facts.manager.command()} {verb} {facts.unit_name}"
+
+
+def _ours(verb: str, facts: Facts, *options: str) -> str:
+    """Return our own command line for a verb on the gateway that was asked about."""
+    # A manager's unit means nothing to a gateway that is run by hand.
+    meant = [
+        word for word in facts.arguments if verb != "run" or word not in ("--system", "--user")
+    ]
+    return " ".join(("openclaw-gateway", verb, *meant, *options))

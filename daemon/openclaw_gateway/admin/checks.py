@@ -1,0 +1,387 @@
+"""What doctor checks: each check reads what was found and says what is wrong with it. Pure.
+
+A check that yields nothing found nothing. Its number and name stay the same for ever; a new one is
+added at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from itertools import pairwise
+from typing import NamedTuple
+
+from openclaw_gateway.admin.advice import steps
+from openclaw_gateway.admin.facts import Facts
+from openclaw_gateway.admin.history import Exit
+from openclaw_gateway.admin.locks import LockDirectory
+from openclaw_gateway.admin.units import Unit
+from openclaw_gateway.admin.verdict import StatusCode, Verdict, gave_up_starting
+from openclaw_gateway.claim.listener import url
+from openclaw_gateway.errors import ExitCode
+from openclaw_gateway.settings import is_loopback
+
+_STOP_S = 10.0
+"""More than an honest stop takes: 3 s of goodbyes and what comes after."""
+_MIN_FREE_BYTES = 50_000_000
+_MIN_FREE_INODES = 1000
+_CLOCK_STEP_S = 60.0
+_NEAR_PORTS = 20
+"""OpenClaw's neighbours of a base port: browser control and its like have ports of their own above it."""
+
+
+class Severity(StrEnum):
+    """How bad it is; in rising order."""
+
+    OK = "ok"
+    NOTE = "note"
+    UNSEEN = "unseen"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Finding(NamedTuple):
+    """What a check found."""
+
+    severity: Severity
+    evidence: str
+    command: str = ""
+    """One command that mends it or shows more; empty if there is none."""
+
+
+class Secrets(NamedTuple):
+    """Places where a secret may lie, none of which was read for its value."""
+
+    open_files: tuple[tuple[str, int], ...] = ()
+    """Path and mode of files with a secret in them that others may read."""
+    in_units: tuple[tuple[str, str], ...] = ()
+    """Unit and the name of the variable."""
+
+
+class Storage(NamedTuple):
+    """Room on the state directory's file system; ``None`` if it could not be asked."""
+
+    free_bytes: int
+    free_inodes: int | None
+    """``None`` where the file system does not count them."""
+
+
+class Examined(NamedTuple):
+    """Everything that doctor looked at."""
+
+    facts: Facts
+    verdict: Verdict
+    units: tuple[Unit, ...]
+    """Gateway units of every manager that could be asked, the subject's first."""
+    unit_problems: tuple[str, ...]
+    """Which managers could not be asked, and why."""
+    locks: LockDirectory
+    secrets: Secrets
+    storage: Storage | None
+    exits: tuple[Exit, ...]
+    lingers: bool | None
+    """Whether the user's manager outlives the last session; ``None`` for a system unit."""
+    is_wsl: bool
+    suspended_s: float
+    """Since boot."""
+    clock_step_s: float | None
+    """How far the wall clock moved against the others since the gateway began; ``None`` if unknown."""
+    ports: tuple[tuple[str, int], ...]
+    """Each profile that is enabled or runs, and the port it wants."""
+
+
+Findings = Iterator[Finding]
+
+
+def _state(seen: Examined) -> Findings:
+    if seen.verdict.exit_code is not StatusCode.HEALTHY:
+        advice = steps(seen.facts, seen.verdict)
+        severity = (
+            Severity.WARNING if seen.verdict.exit_code is StatusCode.STARTING else Severity.ERROR
+        )
+        evidence = f"{seen.verdict.state}: {seen.verdict.reason}"
+        # "doctor" is where we are.
+        command = next((step.command for step in advice if " doctor" not in step.command), "")
+        yield Finding(severity, evidence, command)
+
+
+def _disagreements(seen: Examined) -> Findings:
+    for sentence in seen.verdict.disagreements:
+        yield Finding(Severity.WARNING, sentence, "openclaw-gateway status --all")
+
+
+def _two_managers(seen: Examined) -> Findings:
+    name, port = seen.facts.unit_name, seen.facts.place.port
+    for unit in seen.units:
+        if unit.manager == seen.facts.manager or unit.name != name:
+            continue
+        if unit.active_state in ("active", "activating", "reloading"):
+            evidence = f"{unit.name} ({unit.manager}) is {unit.active_state} as well"
+            yield Finding(
+                Severity.WARNING, evidence, f"{unit.manager.command()} disable --now {unit.name}"
+            )
+    for rival in seen.facts.rivals:
+        if rival.port == port:
+            evidence = f"{rival.unit} ({rival.manager}) is enabled too and wants port {port}"
+            command = f"{rival.manager.command()} disable --now {rival.unit}"
+            yield Finding(Severity.ERROR, evidence, command)
+    for problem in seen.unit_problems:
+        yield Finding(Severity.UNSEEN, problem)
+
+
+def _restart_policy(seen: Examined) -> Findings:
+    for unit in _services(seen):
+        edit = _edit(unit)
+        if unit.restart not in ("always", "on-failure"):
+            yield Finding(
+                Severity.WARNING, f"{unit.name}: Restart={unit.restart}: a crash stays down", edit
+            )
+        elif ExitCode.CONFIG not in unit.prevents:
+            evidence = (
+                f"{unit.name}: RestartPreventExitStatus lacks 78: a duplicate restarts for ever"
+            )
+            yield Finding(Severity.ERROR, evidence, edit)
+        if unit.kill_mode in ("process", "none"):
+            evidence = f"{unit.name}: KillMode={unit.kill_mode}: children outlive a stop"
+            yield Finding(Severity.WARNING, evidence, edit)
+
+
+def _timeouts(seen: Examined) -> Findings:
+    for unit in _services(seen):
+        start_s, stop_s = unit.start_timeout_s, unit.stop_timeout_s
+        attempt_s = seen.facts.place.health_timeout_s
+        if start_s is not None and start_s < attempt_s:
+            evidence = f"{unit.name}: TimeoutStartSec={start_s:g}s, and a start may wait {attempt_s:g} s for an owner"
+            yield Finding(Severity.WARNING, evidence, _edit(unit))
+        if stop_s is not None and stop_s < _STOP_S:
+            evidence = (
+                f"{unit.name}: TimeoutStopSec={stop_s:g}s, and goodbyes take up to {_STOP_S:g} s"
+            )
+            yield Finding(Severity.WARNING, evidence, _edit(unit))
+
+
+def _start_limit(seen: Examined) -> Findings:
+    for unit in _services(seen):
+        window_s, burst = unit.start_limit_interval_s, unit.start_limit_burst
+        if not window_s or not burst:
+            yield Finding(
+                Severity.WARNING,
+                f"{unit.name}: no start limit: failures loop for ever",
+                _edit(unit),
+            )
+            continue
+        needed_s = burst * (seen.facts.place.health_timeout_s + (unit.restart_s or 0.0))
+        if window_s <= needed_s:
+            evidence = (
+                f"{unit.name}: StartLimitIntervalSec={window_s:g}s can't hold {burst} attempts, "
+                f"which take {needed_s:g} s where an owner never gets healthy: the limit never trips"
+            )
+            yield Finding(Severity.WARNING, evidence, _edit(unit))
+
+
+def _latch(seen: Examined) -> Findings:
+    for unit in _services(seen):
+        if gave_up_starting(unit):
+            control = unit.manager.command()
+            evidence = (
+                f"{unit.name} gave up after {unit.restarts} restarts: it starts no more by itself"
+            )
+            command = f"{control} reset-failed {unit.name} && {control} start {unit.name}"
+            yield Finding(Severity.ERROR, evidence, command)
+
+
+def _reload_pending(seen: Examined) -> Findings:
+    for unit in _services(seen):
+        if unit.needs_daemon_reload:
+            evidence = f"{unit.name} or a drop-in of it changed on disk since it was loaded"
+            yield Finding(Severity.WARNING, evidence, f"{unit.manager.command()} daemon-reload")
+
+
+def _overrides(seen: Examined) -> Findings:
+    place = seen.facts.place
+    if place.problem:
+        yield Finding(Severity.UNSEEN, place.problem)
+    for unit in _services(seen):
+        for name in sorted(unit.environment):
+            if name.startswith("OPENCLAW_") and name not in _SECRET_NAMES:
+                evidence = f"{unit.name} sets {name}, which overrides {place.config_path}"
+                yield Finding(Severity.NOTE, evidence, f"{unit.manager.command()} cat {unit.name}")
+
+
+_SECRET_NAMES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
+
+
+def _lock_directory(seen: Examined) -> Findings:
+    locks = seen.locks
+    if locks.problem:
+        severity = Severity.NOTE if "no such" in locks.problem else Severity.UNSEEN
+        yield Finding(severity, f"{locks.state_dir}: {locks.problem}")
+        return
+    for fault in locks.faults:
+        yield Finding(Severity.ERROR, fault, f"ls -ldR {locks.state_dir}/tmp")
+    if locks.storage:
+        evidence = (
+            f"{locks.state_dir} lies on {locks.storage}: its locks may not exclude another host"
+        )
+        yield Finding(Severity.WARNING, evidence, "openclaw-gateway run --state-dir DIR")
+    for file in locks.files:
+        if file.is_leftover:
+            who = f"pid {file.record.pid}" if file.record else "nobody that it names"
+            evidence = f"{file.path}: left over by {who}; harmless, the next start takes it"
+            yield Finding(Severity.NOTE, evidence, _doctor(seen, "--fix"))
+
+
+def _port_holders(seen: Examined) -> Findings:
+    facts = seen.facts
+    for fact in facts.strangers:
+        places = [url(found.host, found.port) for found in facts.listeners if found.pid == fact.pid]
+        evidence = f"{', '.join(places)} is held by {fact}"
+        yield Finding(Severity.ERROR, evidence, f"ps -fp {fact.pid}")
+    unseen = [url(found.host, found.port) for found in facts.listeners if found.pid is None]
+    if unseen:
+        uids = ", ".join(sorted({str(fact.uid) for fact in facts.listeners if fact.pid is None}))
+        evidence = f"{', '.join(unseen)}: held by a process of uid {uids} that we may not look into"
+        yield Finding(Severity.UNSEEN, evidence, "sudo " + _doctor(seen))
+
+
+def _half_closed(seen: Examined) -> Findings:
+    facts = seen.facts
+    queued = max((found.queued for found in facts.listeners), default=0)
+    backlog = facts.listeners[0].backlog if facts.listeners else 0
+    if facts.connections.half_closed > backlog // 8:
+        evidence = f"{facts.connections.half_closed} clients are gone, and their connections not closed (CLOSE_WAIT)"
+        yield Finding(Severity.WARNING, evidence, "openclaw-gateway logs --since 1h")
+    if queued > backlog // 2:
+        evidence = f"{queued} of {backlog} places in the accept queue are taken: nobody accepts"
+        yield Finding(Severity.ERROR, evidence, "openclaw-gateway logs --since 1h")
+
+
+def _secrets(seen: Examined) -> Findings:
+    for path, mode in seen.secrets.open_files:
+        evidence = f"{path} holds a secret, and others may read it (mode {mode:04o})"
+        yield Finding(Severity.ERROR, evidence, f"chmod 600 {path}")
+    for unit_name, variable in seen.secrets.in_units:
+        evidence = f"{unit_name} sets {variable}: anyone can read it with systemctl show"
+        yield Finding(Severity.ERROR, evidence, f"systemctl edit {unit_name}")
+
+
+def _exposure(seen: Examined) -> Findings:
+    place = seen.facts.place
+    wide = [found for found in seen.facts.listeners if not is_loopback(found.host)]
+    if place.auth == "none":
+        severity = Severity.ERROR if wide else Severity.NOTE
+        evidence = "no authentication: whoever reaches the port is let in"
+        yield Finding(severity, evidence, "openclaw-gateway config")
+    elif wide:
+        where = url(wide[0].host, wide[0].port)
+        evidence = f"{where} is open to the network, without encryption: tokens can be overheard"
+        yield Finding(Severity.NOTE, evidence, "openclaw-gateway config")
+
+
+def _exits(seen: Examined) -> Findings:
+    for end in seen.exits:
+        requested = end.kind == "exited" and end.status in ("0", "SUCCESS")
+        if not requested:
+            at = end.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+            cause = f": {end.cause}" if end.cause else ""
+            evidence = f"{at} {end.kind} with {end.status}{cause}"
+            yield Finding(Severity.NOTE, evidence, "openclaw-gateway logs -n 200")
+
+
+def _linger(seen: Examined) -> Findings:
+    if seen.lingers is False:
+        user = seen.facts.manager.user
+        evidence = f"the user unit of {user} ends with the last session"
+        yield Finding(Severity.WARNING, evidence, f"loginctl enable-linger {user}")
+    if seen.is_wsl:
+        yield Finding(
+            Severity.NOTE, "on WSL not even lingering keeps the virtual machine up when idle"
+        )
+
+
+def _disk(seen: Examined) -> Findings:
+    room, where = seen.storage, seen.facts.lock.state_dir
+    if room is None:
+        return
+    if room.free_bytes < _MIN_FREE_BYTES:
+        evidence = f"{room.free_bytes / 1e6:.0f} MB are free at {where}"
+        yield Finding(Severity.ERROR, evidence, f"df -h {where}")
+    if room.free_inodes is not None and room.free_inodes < _MIN_FREE_INODES:
+        yield Finding(
+            Severity.ERROR, f"{room.free_inodes} inodes are free at {where}", f"df -i {where}"
+        )
+
+
+def _clock(seen: Examined) -> Findings:
+    if seen.suspended_s > 1:
+        yield Finding(
+            Severity.NOTE, f"the machine was suspended for {seen.suspended_s:.0f} s since boot"
+        )
+    if seen.clock_step_s is not None and abs(seen.clock_step_s) > _CLOCK_STEP_S:
+        evidence = f"the wall clock moved by {seen.clock_step_s:+.0f} s since the gateway began"
+        yield Finding(Severity.NOTE, evidence, "timedatectl")
+
+
+def _neighbours(seen: Examined) -> Findings:
+    ports = sorted(seen.ports, key=lambda item: item[1])
+    for (name, port), (other, next_port) in pairwise(ports):
+        if port == next_port:
+            evidence = f"the profiles {name} and {other} want the same port {port}"
+            yield Finding(Severity.ERROR, evidence, "openclaw-gateway status --all")
+        elif next_port - port < _NEAR_PORTS:
+            evidence = f"the ports of {name} ({port}) and {other} ({next_port}) are closer than {_NEAR_PORTS}"
+            yield Finding(Severity.WARNING, evidence, "openclaw-gateway status --all")
+
+
+class Check(NamedTuple):
+    """One check."""
+
+    number: int
+    name: str
+    passed: str
+    """What to say if it found nothing."""
+    look: Callable[[Examined], Findings]
+    of_units: bool = False
+    """Whether it has nothing to go by where no unit was seen."""
+
+    def run(self, seen: Examined) -> tuple[Finding, ...]:
+        """Return what it found; where it could not look, that it could not."""
+        if self.of_units and not any(_services(seen)):
+            why = seen.facts.unit_problem or "no unit is loaded for this port"
+            return (Finding(Severity.UNSEEN, f"no unit: {why}"),)
+        return tuple(self.look(seen))
+
+
+CHECKS = (
+    Check(1, "state", "a healthy gateway answers", _state),
+    Check(2, "disagreements", "unit, lock, listener and health answer agree", _disagreements),
+    Check(3, "two-managers", "no unit of another manager wants the port", _two_managers),
+    Check(4, "restart-policy", "crashes restart, 78 does not, stops leave nothing behind", _restart_policy, of_units=True),
+    Check(5, "time-outs", "start and stop time-outs are long enough", _timeouts, of_units=True),
+    Check(6, "start-limit", "the start limit trips", _start_limit, of_units=True),
+    Check(7, "start-limit-latch", "no unit has given up", _latch, of_units=True),
+    Check(8, "daemon-reload", "units are loaded as they are on disk", _reload_pending, of_units=True),
+    Check(9, "overrides", "nothing overrides the configuration", _overrides),
+    Check(10, "lock-directory", "locks are where they should be, and only ours", _lock_directory),
+    Check(11, "port-holders", "nobody else listens on the port", _port_holders),
+    Check(12, "connections", "connections are accepted and closed", _half_closed),
+    Check(13, "secrets", "no secret lies open", _secrets),
+    Check(14, "exposure", "only this machine reaches the port", _exposure),
+    Check(15, "last-exits", "no unasked exit in the journal", _exits, of_units=True),
+    Check(16, "linger", "the unit does not depend on a session", _linger),
+    Check(17, "disk", "there is room for the state", _disk),
+    Check(18, "clock", "the clock is steady", _clock),
+    Check(19, "profiles", "every profile has a port of its own, with room above it", _neighbours),
+)  # fmt: skip
+
+
+def _services(seen: Examined) -> Iterator[Unit]:
+    return (unit for unit in seen.units if unit.is_loaded)
+
+
+def _edit(unit: Unit) -> str:
+    return f"{unit.manager.command()} edit {unit.name}"
+
+
+def _doctor(seen: Examined, *options: str) -> str:
+    return " ".join(("openclaw-gateway", "doctor", *seen.facts.arguments, *options))

@@ -1,0 +1,252 @@
+"""``doctor``: look at everything that has ever gone wrong, say what does, and the one command for each."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+from openclaw_gateway.admin import units
+from openclaw_gateway.admin.checks import (
+    CHECKS,
+    Check,
+    Examined,
+    Finding,
+    Secrets,
+    Severity,
+    Storage,
+)
+from openclaw_gateway.admin.facts import Facts
+from openclaw_gateway.admin.history import last_exits
+from openclaw_gateway.admin.locks import LockDirectory, remove_leftovers, survey
+from openclaw_gateway.admin.render import Paint
+from openclaw_gateway.admin.report import Report, document, to_json
+from openclaw_gateway.admin.status import contenders, look, look_at_all
+from openclaw_gateway.admin.subject import Scope
+from openclaw_gateway.admin.units import SYSTEM, Manager, Unit
+from openclaw_gateway.errors import StorageError
+
+_RUN_USER = "/run/user"
+_LINGER = "/var/lib/systemd/linger"
+_EXITS = 10
+_SECRET_KEYS = (b'"token"', b'"password"', b"token:", b"password:")
+_SECRET_VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
+
+
+def report(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    scope: Scope,
+    as_json: bool,
+    fix: bool,
+    paint: Paint,
+) -> Report:
+    """
+    Be ``doctor``.
+
+    Args:
+        flags: What names the gateway; see ``status.look``.
+        environ: The caller's environment.
+        scope: Whose unit is meant.
+        as_json: Print one JSON document.
+        fix: After the list, remove what is proven to be left over, and nothing else.
+        paint: Colours.
+
+    Returns:
+        Exits with 0 if nothing is worse than a note, 1 for warnings and errors.
+
+    Raises:
+        ConfigurationError: The profile's name is none.
+    """
+    seen = examine(flags, environ, scope=scope)
+    results = [(check, check.run(seen)) for check in CHECKS]
+    bad = any(
+        finding.severity in (Severity.WARNING, Severity.ERROR)
+        for _, findings in results
+        for finding in findings
+    )
+    mended = list(_mend(seen.locks)) if fix else []
+    if as_json:
+        checks = [_values(check, findings) for check, findings in results]
+        state = {"state": seen.verdict.state.value, "reason": seen.verdict.reason}
+        return Report(document({**state, "checks": checks, "mended": mended}), int(bad))
+    lines = [line for check, findings in results for line in _lines(check, findings, paint)]
+    if fix:
+        lines += ["", *(mended or ["nothing to mend that is proven to be safe"])]
+    return Report(lines, int(bad))
+
+
+def _mend(locks: LockDirectory) -> Iterator[str]:
+    try:
+        yield from remove_leftovers(locks)
+    except StorageError as error:
+        yield f"not mended: {error}"
+
+
+def _values(check: Check, findings: tuple[Finding, ...]) -> dict[str, object]:
+    return {
+        "number": check.number,
+        "name": check.name,
+        "severity": _worst(findings).value,
+        "findings": to_json(findings),
+    }
+
+
+def _worst(findings: tuple[Finding, ...]) -> Severity:
+    order = list(Severity)
+    return max((finding.severity for finding in findings), key=order.index, default=Severity.OK)
+
+
+def _lines(check: Check, findings: tuple[Finding, ...], paint: Paint) -> Iterator[str]:
+    tones = {
+        Severity.OK: paint.good,
+        Severity.NOTE: paint.bold,
+        Severity.UNSEEN: paint.dim,
+        Severity.WARNING: paint.warn,
+        Severity.ERROR: paint.bad,
+    }
+    head = f"{check.number:2}  {check.name:17}"
+    if not findings:
+        yield f"{head} {tones[Severity.OK]('ok     ')}  {check.passed}"
+    for finding in findings:
+        yield f"{head} {tones[finding.severity](f'{finding.severity:7}')}  {finding.evidence}"
+        head = " " * len(head)
+        if finding.command:
+            yield f"{head}          {paint.bold(finding.command)}"
+
+
+def examine(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], *, scope: Scope
+) -> Examined:
+    """Look at everything that ``checks`` judges. Reads only; may start a ``systemctl show`` for each manager."""
+    facts, verdict = look(flags, environ, scope=scope)
+    found, problems = _all_units(facts)
+    is_user_unit = facts.unit is not None and not facts.manager.is_system
+    return Examined(
+        facts=facts,
+        verdict=verdict,
+        units=found,
+        unit_problems=problems,
+        locks=survey(facts.lock.state_dir),
+        secrets=Secrets(tuple(_open_secrets(facts)), tuple(_secrets_in(found))),
+        storage=_room(facts.lock.state_dir),
+        exits=tuple(last_exits(facts.unit, count=_EXITS)) if facts.unit else (),
+        lingers=os.path.exists(f"{_LINGER}/{facts.manager.user}") if is_user_unit else None,
+        is_wsl=_is_wsl(),
+        suspended_s=time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC),
+        clock_step_s=_clock_step_s(facts),
+        ports=tuple(contenders(look_at_all(environ))),
+    )  # fmt: skip
+
+
+def _all_units(facts: Facts) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
+    """Ask every manager that we may ask about its unit of the same name."""
+    found: list[Unit] = [facts.unit] if facts.unit else []
+    problems = []
+    for manager in (SYSTEM, *_user_managers()):
+        if manager == facts.manager:
+            continue
+        answer = units.show([facts.unit_name], manager)
+        found += [unit for unit in answer.units if unit.is_loaded and _counts(unit)]
+        if answer.problem and answer.problem != units.NO_SYSTEMD:
+            problems.append(f"units of {manager}: {answer.problem}")
+    return tuple(found), tuple(problems)
+
+
+def _counts(unit: Unit) -> bool:
+    """Whether anyone uses a unit: the package brings one for every user, and most never do."""
+    return unit.active_state != "inactive" or unit.enabled.startswith("enabled")
+
+
+def _user_managers() -> Iterator[Manager]:
+    """Yield the managers of users that run and that we may ask: our own, or as root all."""
+    try:
+        names = os.listdir(_RUN_USER)
+    except FileNotFoundError:
+        return
+    own = os.geteuid()
+    for name in sorted(names):
+        if (
+            name.isdecimal()
+            and own in (0, int(name))
+            and os.path.isdir(f"{_RUN_USER}/{name}/systemd")
+        ):
+            yield Manager(int(name))
+
+
+def _secrets_in(found: tuple[Unit, ...]) -> Iterator[tuple[str, str]]:
+    for unit in found:
+        for variable in _SECRET_VARIABLES:
+            if unit.environment.get(variable):
+                yield unit.name, variable
+
+
+def _open_secrets(facts: Facts) -> Iterator[tuple[str, int]]:
+    """Yield files that hold a secret and that others may read: what lies in the state directory, the configuration."""
+    for path in _secret_files(facts.lock.state_dir):
+        mode = _mode(path)
+        if mode is not None and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            yield path, mode
+    mode = _mode(facts.place.config_path)
+    if mode is not None and mode & stat.S_IROTH and _mentions_secret(facts.place.config_path):
+        yield facts.place.config_path, mode
+
+
+def _secret_files(state_dir: str) -> Iterator[str]:
+    try:
+        names = os.listdir(state_dir)
+    except OSError:
+        return
+    for name in sorted(names):
+        if "token" in name or "password" in name:
+            yield os.path.join(state_dir, name)
+
+
+def _mode(path: str) -> int | None:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return stat.S_IMODE(info.st_mode) if stat.S_ISREG(info.st_mode) else None
+
+
+def _mentions_secret(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            text = file.read(1 << 20)
+    except OSError:
+        return False
+    return any(key in text for key in _SECRET_KEYS)
+
+
+def _room(state_dir: str) -> Storage | None:
+    try:
+        space = os.statvfs(state_dir)
+    except OSError:
+        return None
+    return Storage(space.f_bavail * space.f_frsize, space.f_favail if space.f_files else None)
+
+
+def _is_wsl() -> bool:
+    try:
+        with open("/proc/sys/kernel/osrelease", encoding="ascii", errors="replace") as file:
+            return "microsoft" in file.read().lower()
+    except OSError:
+        return False
+
+
+def _clock_step_s(facts: Facts) -> float | None:
+    """Compare when the gateway says that it began with how long it has run by the boot's clock."""
+    record, owner = facts.lock.record, facts.owner
+    if record is None or record.created_at is None or owner is None or owner.age_s is None:
+        return None
+    try:
+        created = datetime.fromisoformat(record.created_at)
+    except ValueError:
+        return None
+    if created.tzinfo is None:
+        return None
+    return (datetime.now(UTC) - created).total_seconds() - owner.age_s

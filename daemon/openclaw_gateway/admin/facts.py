@@ -1,0 +1,355 @@
+"""The four facts about one gateway: unit, lock, listener, health answer. Gathered here, judged in ``verdict``.
+
+Each is asked of its own source, so that they can disagree. Nothing is changed, no lock taken, and
+what can't be seen is said.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from openclaw_gateway import __version__
+from openclaw_gateway.admin.health import HealthFact, check
+from openclaw_gateway.admin.subject import Place, Subject
+from openclaw_gateway.admin.units import SYSTEM, Manager, Unit
+from openclaw_gateway.claim import process
+from openclaw_gateway.claim.baseport import Holder
+from openclaw_gateway.claim.listener import (
+    BACKLOG,
+    Connections,
+    Listening,
+    connections,
+    listening,
+    reachable,
+)
+from openclaw_gateway.claim.lockfile import read_record
+from openclaw_gateway.claim.ownership import Health, LockRecord
+from openclaw_gateway.claim.process import PROC
+
+CGROUP_ROOT = "/sys/fs/cgroup"
+
+
+class ProcessFact(NamedTuple):
+    """One process; what may not be seen is ``None``."""
+
+    pid: int
+    command: str | None
+    user: str | None
+    unit: str | None
+    manager: Manager
+    """Whose unit that is."""
+    age_s: float | None
+    is_stopped: bool
+    """By SIGSTOP or a debugger; it does nothing until SIGCONT."""
+    memory_bytes: int | None
+    threads: int | None
+    descriptors: int | None
+    descriptor_limit: int | None
+    oom_kills: int | None
+    """In its unit, since that was started."""
+    same_network: bool
+    """Whether it lives in our network namespace, so that our view of ports is its."""
+
+    def __str__(self) -> str:
+        unit = f"{self.unit} of {self.manager}" if self._by_user else self.unit
+        return str(process.Description(self.pid, self.command, self.user, unit))
+
+    @property
+    def _by_user(self) -> bool:
+        return self.unit is not None and not self.manager.is_system
+
+
+class LockFact(NamedTuple):
+    """Who holds what, by the kernel's word."""
+
+    port_pid: int | None
+    """Holder of the base port."""
+    port_uid: int | None
+    state_dir: str
+    state_pid: int | None
+    """Holder of the state directory's lock."""
+    record: LockRecord | None
+    """What the holder says of itself."""
+    is_own_record: bool | None
+    """Whether the record's start time is that of its process; ``None`` if there is nothing to compare."""
+    problem: str | None
+    """Why the state directory's lock could not be seen."""
+
+    @property
+    def pid(self) -> int | None:
+        """Whoever is the gateway of the port, by its locks."""
+        return self.port_pid
+
+
+class ListenerFact(NamedTuple):
+    """One socket that listens on the port."""
+
+    host: str
+    port: int
+    uid: int
+    pid: int | None
+    """``None`` if we may not look."""
+    queued: int
+    backlog: int
+    """Limit of ``queued``, for a listener of a gateway."""
+
+
+class Rival(NamedTuple):
+    """Another unit that will want the port."""
+
+    unit: str
+    manager: Manager
+    port: int
+    is_assumed: bool
+    """Whether the port is the default's because its configuration can't be read."""
+
+
+class Facts(NamedTuple):
+    """All that is known of one gateway."""
+
+    arguments: tuple[str, ...]
+    """What to say on our own command line to mean this gateway."""
+    profile: str | None
+    place: Place
+    configured_port: int
+    unit_name: str
+    manager: Manager
+    unit: Unit | None
+    unit_problem: str | None
+    socket: Unit | None
+    """The socket unit that listens in the gateway's place while that does not run."""
+    process: ProcessFact | None
+    """The gateway: the unit's main process, else whoever holds the lock."""
+    owner: ProcessFact | None
+    """Who holds the base port; usually the same."""
+    lock: LockFact
+    listeners: tuple[ListenerFact, ...]
+    strangers: tuple[ProcessFact, ...]
+    """Those who listen on the port and are not the owner."""
+    connections: Connections
+    health: HealthFact
+    parked_behind: int | None
+    """The pid that a parked unit deferred to, from the journal."""
+    rivals: tuple[Rival, ...]
+    others: tuple[str, ...]
+    unseen: tuple[str, ...]
+    """What could not be seen, in sentences."""
+    cli_version: str = __version__
+
+
+def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival, ...]) -> Facts:
+    """Ask the kernel and the gateway; takes at most the 2 s of a health check, and 0.1 s as a rule."""
+    port, unit = subject.place.port, subject.unit
+    who = holders.get(port)
+    state_dir = subject.place.state_dir
+    if unit is None and who and who.record and who.record.state_dir:
+        state_dir = who.record.state_dir
+    lock = _lock(who, state_dir)
+    main_pid = (unit.main_pid if unit else None) or lock.port_pid or lock.state_pid
+    main = look_at(main_pid) if main_pid else None
+    owner = (
+        main if main_pid == lock.port_pid else (look_at(lock.port_pid) if lock.port_pid else None)
+    )
+    listeners = _listeners(port, [pid for pid in (lock.port_pid, main_pid) if pid])
+    known = {lock.port_pid, main_pid, None}
+    strangers = {
+        fact.pid: look_at(fact.pid) for fact in listeners if fact.pid and fact.pid not in known
+    }
+    host = _asked_host(listeners, (lock.record and lock.record.host) or subject.place.host)
+    # A connection to a socket unit would start the service, and one from here would not reach another network.
+    awaited = subject.socket is not None and main is None
+    if awaited or (main is not None and not main.same_network):
+        health = HealthFact(host, port, Health.UNKNOWN, 0.0)
+    else:
+        health = check(host, port)
+    return Facts(
+        arguments=subject.arguments,
+        profile=subject.profile,
+        place=subject.place,
+        configured_port=subject.configured_port,
+        unit_name=subject.unit_name,
+        manager=subject.manager,
+        unit=unit,
+        unit_problem=subject.unit_problem,
+        socket=subject.socket if awaited else None,
+        process=main,
+        owner=owner,
+        lock=lock,
+        listeners=listeners,
+        strangers=tuple(fact for fact in strangers.values() if fact),
+        connections=connections(port),
+        health=health,
+        parked_behind=_parked_behind(unit),
+        rivals=rivals,
+        others=subject.others,
+        unseen=tuple(_unseen(subject, lock, listeners)),
+    )  # fmt: skip
+
+
+def _unseen(subject: Subject, lock: LockFact, listeners: tuple[ListenerFact, ...]) -> list[str]:
+    notes = []
+    if subject.unit_problem:
+        notes.append(f"unit: {subject.unit_problem}")
+    if subject.place.problem:
+        notes.append(f"configuration: {subject.place.problem}")
+    if lock.problem:
+        notes.append(f"lock of the state directory: {lock.problem}")
+    if any(fact.pid is None for fact in listeners):
+        uid = os.geteuid()
+        notes.append(f"listener: whose it is can't be seen by uid {uid}; root sees it")
+    return notes
+
+
+def _parked_behind(unit: Unit | None) -> int | None:
+    if unit is None or unit.active_state != "failed" or unit.exit_status != 78:
+        return None
+    from openclaw_gateway.admin.history import duplicate_of
+
+    return duplicate_of(unit.invocation_id)
+
+
+def look_at(pid: int, *, proc: str = PROC, cgroup_root: str = CGROUP_ROOT) -> ProcessFact | None:
+    """
+    Describe a process; ``None`` if it is gone.
+
+    See Also:
+        proc_pid_stat(5), proc_pid_status(5), proc_pid_limits(5), cgroups(7).
+    """
+    facts = process.facts(pid, proc=proc)
+    if facts is None:
+        return None
+    status = _fields(f"{proc}/{pid}/status")
+    manager_uid = process.user_manager_of(pid, proc=proc)
+    description = process.describe(pid, proc=proc)
+    resident, threads = status.get("VmRSS", "").split(" ")[0], status.get("Threads", "")
+    started_s = facts.start_ticks / os.sysconf("SC_CLK_TCK")
+    return ProcessFact(
+        pid=pid,
+        command=description.command,
+        user=description.user,
+        unit=description.unit,
+        manager=SYSTEM if manager_uid is None else Manager(manager_uid),
+        age_s=max(time.clock_gettime(time.CLOCK_BOOTTIME) - started_s, 0.0),
+        is_stopped=status.get("State", "")[:1] in ("T", "t"),
+        memory_bytes=int(resident) * 1024 if resident.isdecimal() else None,
+        threads=int(threads) if threads.isdecimal() else None,
+        descriptors=_count(f"{proc}/{pid}/fd"),
+        descriptor_limit=_descriptor_limit(f"{proc}/{pid}/limits"),
+        oom_kills=_oom_kills(process.control_group(pid, proc=proc), cgroup_root),
+        same_network=_same_network(pid, proc),
+    )
+
+
+def _fields(path: str) -> dict[str, str]:
+    """Read a file of ``Name:<blank>value`` lines; empty if it is hidden or gone."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            pairs = (line.partition(":") for line in file)
+            return {name: value.strip() for name, _, value in pairs}
+    except OSError:
+        return {}
+
+
+def _count(directory: str) -> int | None:
+    try:
+        return len(os.listdir(directory))
+    except OSError:
+        return None
+
+
+def _descriptor_limit(path: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            words = next((line.split() for line in file if line.startswith("Max open files")), [])
+    except OSError:
+        return None
+    return int(words[3]) if len(words) > 3 and words[3].isdecimal() else None
+
+
+def _oom_kills(control_group: str, root: str) -> int | None:
+    if control_group in ("", "/"):
+        return None
+    try:
+        with open(f"{root}{control_group}/memory.events", encoding="ascii") as file:
+            counts = dict(line.split() for line in file)
+    except (OSError, ValueError):
+        return None
+    return int(counts.get("oom_kill", "0"))
+
+
+def _same_network(pid: int, proc: str) -> bool:
+    """Whether a process shares our network namespace; if we may not look, assume so. network_namespaces(7)."""
+    try:
+        return os.path.samestat(os.stat(f"{proc}/{pid}/ns/net"), os.stat(f"{proc}/self/ns/net"))
+    except OSError:
+        return True
+
+
+def _lock(who: Holder | None, state_dir: str) -> LockFact:
+    state_pid, uid, problem = None, None, None
+    try:
+        info = os.stat(state_dir)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        problem = f"{state_dir}: {os.strerror(error.errno or 0)}"
+    else:
+        uid = info.st_uid
+        state_pid = process.flock_holder(info.st_dev, info.st_ino)
+    record = who.record if who else None
+    if record is None and state_pid is not None and who is None:
+        record = read_record(state_dir, uid=uid)
+    elif record is None and who is not None and state_pid == who.pid:
+        # A holder that is stopped or starting tells nothing; its file may.
+        record = read_record(state_dir, uid=uid)
+    own = None
+    if record is not None and record.start_ticks is not None:
+        facts = process.facts(record.pid)
+        own = facts is not None and facts.start_ticks == record.start_ticks
+    return LockFact(
+        port_pid=who.pid if who else None,
+        port_uid=who.uid if who else None,
+        state_dir=state_dir,
+        state_pid=state_pid,
+        record=record,
+        is_own_record=own,
+        problem=problem,
+    )
+
+
+def _listeners(port: int, likely: list[int]) -> tuple[ListenerFact, ...]:
+    limit = min(BACKLOG, _somaxconn())
+    return tuple(
+        ListenerFact(found.host, found.port, found.uid, _pid_of(found, likely), found.queued, limit)
+        for found in listening(port)
+    )
+
+
+def _pid_of(found: Listening, likely: list[int]) -> int | None:
+    """Find whose socket it is: first among those whom we expect, then among all, which takes longer."""
+    wanted = f"socket:[{found.inode}]"
+    for pid in likely:
+        try:
+            for fd in os.listdir(f"{PROC}/{pid}/fd"):
+                if os.readlink(f"{PROC}/{pid}/fd/{fd}") == wanted:
+                    return pid
+        except OSError:
+            continue
+    return process.socket_owner(found.inode)
+
+
+def _somaxconn() -> int:
+    try:
+        with open(f"{PROC}/sys/net/core/somaxconn", encoding="ascii") as file:
+            return int(file.read())
+    except OSError:
+        return BACKLOG
+
+
+def _asked_host(listeners: tuple[ListenerFact, ...], configured: str) -> str:
+    """Return the address to ask at: the configured one, or another on which someone listens."""
+    hosts = [fact.host for fact in listeners]
+    return reachable(configured if configured in hosts or not hosts else hosts[0])

@@ -1,0 +1,118 @@
+"""What the journal remembers of a unit: why it ended, and behind whom it parked.
+
+Readable for root and the groups adm and systemd-journal; for others the journal is simply empty.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from openclaw_gateway.admin.units import Unit
+from openclaw_gateway.supervisor.journal import Event
+
+# systemd's own ids, sd-messages.h: "main process exited" and "start request repeated too quickly".
+_UNIT_PROCESS_EXIT = "98e322203f7a4ed290d09fe03c09fe15"
+_EXIT_EVENTS = (
+    Event.DUPLICATE,
+    Event.LOCK_FAILED,
+    Event.CONFIG_INVALID,
+    Event.STORAGE_UNUSABLE,
+    Event.CLAIM_LOST,
+    Event.FAILED,
+    Event.STOPPED,
+)
+_MAX_ENTRIES = 400
+
+
+class Exit(NamedTuple):
+    """One end of the gateway's main process."""
+
+    at: datetime
+    kind: str
+    """``exited``, ``killed`` or ``dumped``; ``stopped`` where the gateway itself reported it."""
+    status: str
+    """Exit code or signal, as systemd words it."""
+    cause: str
+    """The gateway's own last word on it, its first line; empty if it had none."""
+
+
+def duplicate_of(invocation_id: str) -> int | None:
+    """Return the pid that a start of the unit deferred to, by its own log; ``None`` if that can't be read."""
+    if not invocation_id:
+        return None
+    from systemd.journal import Reader
+
+    with Reader() as reader:
+        reader.add_match(f"_SYSTEMD_INVOCATION_ID={invocation_id}")
+        reader.add_match(f"MESSAGE_ID={Event.DUPLICATE.message_id}")
+        reader.seek_tail()
+        pid = str(reader.get_previous().get("OPENCLAW_OWNER_PID", ""))
+    return int(pid) if pid.isdecimal() else None
+
+
+def last_exits(unit: Unit, *, count: int) -> list[Exit]:
+    """
+    Return the latest ends of a unit's main process, the latest first.
+
+    Args:
+        unit: Of the system's manager or our own.
+        count: At most so many.
+
+    Returns:
+        Empty if there were none in the last few hundred entries, or the journal is not ours to read.
+    """
+    from systemd.journal import Reader
+
+    reasons = {event.message_id for event in _EXIT_EVENTS}
+    causes: dict[str, str] = {}
+    ends: list[tuple[str, dict[str, Any]]] = []
+    with Reader() as reader:
+        match_unit(reader, unit.name, None if unit.manager.is_system else unit.manager.uid)
+        reader.seek_tail()
+        for _ in range(_MAX_ENTRIES):
+            entry = reader.get_previous()
+            if not entry:
+                break
+            message_id = getattr(entry.get("MESSAGE_ID"), "hex", "")
+            invocation = getattr(entry.get("_SYSTEMD_INVOCATION_ID"), "hex", None)
+            if message_id in reasons and invocation:
+                causes.setdefault(invocation, _first_line(entry))
+            elif message_id == _UNIT_PROCESS_EXIT and len(ends) < count:
+                started = entry.get("INVOCATION_ID") or entry.get("USER_INVOCATION_ID")
+                ends.append((getattr(started, "hex", str(started or "")), entry))
+    return [
+        Exit(
+            entry["__REALTIME_TIMESTAMP"],
+            str(entry.get("EXIT_CODE", "")),
+            str(entry.get("EXIT_STATUS", "")),
+            causes.get(started.replace("-", ""), ""),
+        )
+        for started, entry in ends
+    ]
+
+
+def match_unit(reader: Any, unit_name: str, uid: int | None) -> None:
+    """
+    Have a reader return what a unit wrote and what its manager wrote about it.
+
+    Args:
+        reader: A fresh ``systemd.journal.Reader``.
+        unit_name: The unit.
+        uid: Whose user manager; ``None`` for the system's.
+
+    See Also:
+        systemd.journal-fields(7); journalctl(1), ``--unit`` and ``--user-unit``.
+    """
+    if uid is None:
+        reader.add_match(f"_SYSTEMD_UNIT={unit_name}")
+        reader.add_disjunction()
+        reader.add_match(f"UNIT={unit_name}", "_PID=1")
+        return
+    reader.add_match(f"_SYSTEMD_USER_UNIT={unit_name}", f"_UID={uid}")
+    reader.add_disjunction()
+    reader.add_match(f"USER_UNIT={unit_name}", f"_UID={uid}")
+
+
+def _first_line(entry: dict[str, Any]) -> str:
+    return str(entry.get("MESSAGE", "")).split("\n", 1)[0]

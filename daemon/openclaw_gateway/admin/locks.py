@@ -1,0 +1,175 @@
+"""The lock directory as a bystander sees it: who holds which file, what is left over, what is safe to remove."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from openclaw_gateway.claim import process
+from openclaw_gateway.claim.lockfile import (
+    Contended,
+    DirectoryLock,
+    LockFile,
+    lock_directory_parts,
+    read_record,
+)
+from openclaw_gateway.claim.ownership import LockRecord, believable
+from openclaw_gateway.claim.process import PROC
+
+# statfs(2) names them by number; mountinfo by name. flock reaches only as far as one host on these.
+_SHARED_STORAGE = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "9p",
+    "fuse.sshfs",
+    "ceph",
+    "fuse.glusterfs",
+    "afs",
+}
+
+
+class LockPath(NamedTuple):
+    """One lock file."""
+
+    path: str
+    holder_pid: int | None
+    """By the kernel's word."""
+    record: LockRecord | None
+    is_leftover: bool
+    """Nobody holds it, and its record names nobody who lives."""
+
+
+class LockDirectory(NamedTuple):
+    """A state directory and the lock files in it."""
+
+    state_dir: str
+    problem: str | None
+    """Why it could not be looked into; what follows is then empty."""
+    uid: int | None = None
+    faults: tuple[str, ...] = ()
+    """What is wrong with owners and modes, in sentences."""
+    storage: str | None = None
+    """The file system's type, where locks on it may not exclude another host."""
+    files: tuple[LockPath, ...] = ()
+
+
+def survey(state_dir: str) -> LockDirectory:
+    """Look at a state directory's locks; takes none, creates and changes nothing."""
+    try:
+        info = os.stat(state_dir)
+    except FileNotFoundError:
+        return LockDirectory(state_dir, "there is no such directory yet")
+    except OSError as error:
+        return LockDirectory(state_dir, os.strerror(error.errno or 0))
+    uid = info.st_uid
+    faults = [*_faults(state_dir, info, uid, forbidden=stat.S_IWOTH)]
+    path = os.path.realpath(state_dir)
+    names: list[str] = []
+    for part in lock_directory_parts(uid=uid):
+        path = os.path.join(path, part)
+        try:
+            info = os.stat(path, follow_symlinks=False)
+            names = os.listdir(path)
+        except FileNotFoundError:
+            names = []
+            break
+        except OSError as error:
+            return LockDirectory(state_dir, f"{path}: {os.strerror(error.errno or 0)}", uid)
+        faults += _faults(path, info, uid, forbidden=stat.S_IWGRP | stat.S_IWOTH)
+    files = (_file(state_dir, path, name, uid) for name in sorted(names) if name.endswith(".lock"))
+    return LockDirectory(
+        state_dir, None, uid, tuple(faults), _shared_storage(state_dir), tuple(filter(None, files))
+    )
+
+
+def _faults(path: str, info: os.stat_result, uid: int, *, forbidden: int) -> Iterator[str]:
+    if info.st_uid != uid:
+        yield f"{path} belongs to uid {info.st_uid}, and the state directory to uid {uid}"
+    if stat.S_ISLNK(info.st_mode):
+        yield f"{path} is a symbolic link"
+    elif info.st_mode & forbidden:
+        yield f"{path}: others may write to it (mode {stat.S_IMODE(info.st_mode):04o})"
+
+
+def _file(state_dir: str, directory: str, name: str, uid: int) -> LockPath | None:
+    path = os.path.join(directory, name)
+    try:
+        info = os.stat(path, follow_symlinks=False)
+    except OSError:  # gone again
+        return None
+    holder = process.flock_holder(info.st_dev, info.st_ino)
+    record = read_record(state_dir, name, uid=uid)
+    lives = record is not None and believable(
+        record, process.facts(record.pid), own_pid=os.getpid()
+    )
+    return LockPath(path, holder, record, holder is None and not lives)
+
+
+def _shared_storage(path: str) -> str | None:
+    """Return the type of the file system if it is one that hosts share. proc_pid_mountinfo(5)."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open(f"{PROC}/self/mountinfo", encoding="utf-8", errors="replace") as table:
+            for line in table:
+                fields, _, kind = line.partition(" - ")
+                if fields.split()[2] == wanted:
+                    name = kind.split()[0]
+                    return name if name in _SHARED_STORAGE else None
+    except OSError:
+        return None
+    return None
+
+
+def remove_leftovers(directory: LockDirectory) -> Iterator[str]:
+    """
+    Remove the lock files that nobody holds, and yield a sentence on each.
+
+    Each file goes only while we hold the state directory's lock and its own, as any start of a
+    gateway would take them; so nobody can be about to use it. As root we do it as the owner.
+
+    Raises:
+        StorageError: The directory is not as a gateway would accept it.
+    """
+    leftovers = [file for file in directory.files if file.is_leftover]
+    if not leftovers or directory.uid is None:
+        return
+    if os.geteuid() not in (0, directory.uid):
+        yield f"not ours: run it as uid {directory.uid}, or as root"
+        return
+    with _acting_as(directory.uid):
+        try:
+            state = DirectoryLock(directory.state_dir)
+        except Contended as held:
+            yield f"a gateway has started meanwhile (pid {held.pid or 'unknown'}): nothing to do"
+            return
+        try:
+            for leftover in leftovers:
+                yield _remove(state, os.path.basename(leftover.path))
+        finally:
+            state.release()
+
+
+def _remove(state: DirectoryLock, name: str) -> str:
+    try:
+        file = LockFile(state, name)
+    except Contended as held:
+        return f"{name}: held by pid {held.pid or 'unknown'}, left alone"
+    file.release()
+    return f"{file.path}: removed"
+
+
+@contextmanager
+def _acting_as(uid: int) -> Iterator[None]:
+    """Be a user, in so far as files are concerned, for a while; only root can be another. seteuid(2)."""
+    before = os.geteuid()
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before)

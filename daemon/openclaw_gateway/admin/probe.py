@@ -1,0 +1,99 @@
+"""``probe``: is a gateway there, is it healthy, whose is it? One line and an exit code, for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from openclaw_gateway import settings
+from openclaw_gateway.admin.health import check
+from openclaw_gateway.admin.report import Report, document, to_json
+from openclaw_gateway.admin.verdict import StatusCode
+from openclaw_gateway.claim import process
+from openclaw_gateway.claim.baseport import holder
+from openclaw_gateway.claim.listener import reachable, url
+from openclaw_gateway.claim.ownership import Health
+from openclaw_gateway.errors import ConfigurationError
+
+_CODES = {
+    Health.HEALTHY: StatusCode.HEALTHY,
+    Health.STARTING: StatusCode.STARTING,
+    Health.MUTE: StatusCode.UNWELL,
+    Health.FOREIGN: StatusCode.UNWELL,
+    Health.REFUSED: StatusCode.NOT_RUNNING,
+    Health.UNKNOWN: StatusCode.UNKNOWN,
+}
+
+
+def report(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    address: str | None,
+    timeout_s: float,
+    as_json: bool,
+) -> Report:
+    """
+    Be ``probe``.
+
+    Args:
+        flags: As for ``settings.load``; only the address is used.
+        environ: The caller's environment.
+        address: ``ws://host:port`` or ``http://host:port`` instead of the configured one.
+        timeout_s: Seconds for everything.
+        as_json: Print the facts rather than a sentence.
+
+    Returns:
+        The answer, and a ``StatusCode``: 1 for a listener that is mute or no gateway.
+
+    Raises:
+        ConfigurationError: The address, or the configuration that should name it, is wrong.
+    """
+    if address is None:
+        loaded = settings.load(flags, environ)
+        host, port = reachable(loaded.host), loaded.port
+    else:
+        host, port = _parse(address)
+    fact = check(host, port, timeout_s=timeout_s)
+    owner = holder(port) if settings.is_loopback(host) or address is None else None
+    who = process.describe(owner.pid, uid=owner.uid) if owner and owner.pid else None
+    version = owner.record.version if owner and owner.record else None
+    code = _CODES[fact.health]
+    if as_json:
+        values = {
+            "url": url(host, port),
+            "exit_code": int(code),
+            **{key: value for key, value in _facts(fact).items() if key not in ("host", "port")},
+            "owner": to_json(who),
+            "version": version,
+        }
+        return Report(document(values), code)
+    parts = [f"{url(host, port)}: {fact.health}"]
+    if fact.ready is not None:
+        parts.append(
+            "ready" if fact.ready else f"not ready ({', '.join(fact.failing) or 'no reason given'})"
+        )
+    parts.append(f"{fact.took_s * 1000:.0f} ms")
+    parts += [str(who)] if who else []
+    parts += [f"version {version}"] if version else []
+    return Report([", ".join(parts)], code)
+
+
+def _facts(fact: object) -> dict[str, object]:
+    facts = to_json(fact)
+    assert isinstance(facts, dict)
+    return facts
+
+
+def _parse(address: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), None, None
+    if parts.scheme not in ("ws", "http") or not host or not host.isascii():
+        raise ConfigurationError(
+            "flag", "--url", "must be ws://HOST:PORT or http://HOST:PORT",
+            hint="behind a proxy with TLS, ask the gateway itself",
+        )  # fmt: skip
+    return host, port or 80

@@ -1,0 +1,135 @@
+"""Every gateway that this host could run: units that are enabled, directories, and who holds a port.
+
+Read from the file system and from ``/proc``: a manager that can't be asked hides nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from openclaw_gateway import settings
+from openclaw_gateway.admin.facts import Rival
+from openclaw_gateway.admin.subject import (
+    CONFIGURATION_ROOT,
+    STATE_ROOT,
+    Place,
+    Subject,
+    configured,
+    enabled_in,
+)
+from openclaw_gateway.admin.units import SYSTEM, Manager, unit_name
+from openclaw_gateway.errors import ConfigurationError
+
+_SYSTEM_UNITS = "/etc/systemd/system"
+_ALL_USERS_UNITS = "/etc/systemd/user"
+_NAME = "openclaw-gateway"
+
+
+class Home(NamedTuple):
+    """An account that could run a gateway of its own."""
+
+    user: str
+    uid: int
+    path: str
+
+
+def homes() -> list[Home]:
+    """Return the accounts of people and of root, as far as the user database lists them."""
+    from pwd import getpwall
+
+    shells_off = ("nologin", "false", "sync")
+    return [
+        Home(entry.pw_name, entry.pw_uid, entry.pw_dir)
+        for entry in getpwall()
+        if not entry.pw_shell.endswith(shells_off) and os.path.isdir(entry.pw_dir)
+    ]
+
+
+def enabled_rivals(subject: Subject) -> tuple[Rival, ...]:
+    """Return the units that are enabled in other managers than the subject's, and the port each will want."""
+    name = subject.unit_name
+    found = []
+    if not subject.manager.is_system and enabled_in(_SYSTEM_UNITS, name):
+        found.append(_rival(name, SYSTEM, _system_place(subject.profile)))
+    everyone = enabled_in(_ALL_USERS_UNITS, name)
+    for home in homes():
+        manager = Manager(home.uid)
+        own = enabled_in(f"{home.path}/.config/systemd/user", name)
+        # Enabled for all users, it still runs only where there is a manager of that user.
+        there = own or (everyone and os.path.isdir(f"/run/user/{home.uid}/systemd"))
+        if there and manager != subject.manager:
+            found.append(_rival(name, manager, _home_place(home, subject.profile)))
+    return tuple(found)
+
+
+def _rival(name: str, manager: Manager, place: Place) -> Rival:
+    return Rival(name, manager, place.port, place.problem is not None)
+
+
+def _system_place(profile: str | None) -> Place:
+    directory = f"{_NAME}/{profile}" if profile else _NAME
+    return configured(
+        {"--profile": profile},
+        {
+            "STATE_DIRECTORY": f"{STATE_ROOT}/{_NAME}/{profile or 'default'}",
+            "CONFIGURATION_DIRECTORY": f"{CONFIGURATION_ROOT}/{directory}",
+        },
+    )
+
+
+def _home_place(home: Home, profile: str | None) -> Place:
+    return configured({"--profile": profile}, {"HOME": home.path})
+
+
+def profiles() -> Iterator[str | None]:
+    """
+    Yield the profiles that have left a trace: a directory, or a unit that is enabled.
+
+    ``None`` is the default one, which comes first, and always.
+    """
+    names: set[str] = set()
+    for directory in (f"{CONFIGURATION_ROOT}/{_NAME}", f"{STATE_ROOT}/{_NAME}"):
+        names.update(_subdirectories(directory))
+    for home in homes():
+        names.update(
+            name.removeprefix(".openclaw-")
+            for name in _subdirectories(home.path)
+            if name.startswith(".openclaw-")
+        )
+    for directory in (_SYSTEM_UNITS, _ALL_USERS_UNITS):
+        for wants in _subdirectories(directory):
+            names.update(_instances(f"{directory}/{wants}"))
+    yield None
+    yield from sorted(name for name in names if name != "default" and _is_profile(name))
+
+
+def _instances(directory: str) -> Iterator[str]:
+    prefix, _, suffix = unit_name("*").partition("*")
+    try:
+        entries = os.listdir(directory)
+    except OSError:
+        return
+    for entry in entries:
+        if (
+            entry.startswith(prefix)
+            and entry.endswith(suffix)
+            and len(entry) > len(prefix + suffix)
+        ):
+            yield entry.removeprefix(prefix).removesuffix(suffix)
+
+
+def _subdirectories(directory: str) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _is_profile(name: str) -> bool:
+    try:
+        return settings.locate({"--profile": name}, {}).profile == name
+    except ConfigurationError:
+        return False

@@ -1,0 +1,182 @@
+"""``status``: how one gateway is, or every one on this host. Looks only; takes no lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from openclaw_gateway.admin import units
+from openclaw_gateway.admin.advice import steps
+from openclaw_gateway.admin.facts import Facts, gather
+from openclaw_gateway.admin.render import Paint, screen, table
+from openclaw_gateway.admin.report import Report, document, to_json
+from openclaw_gateway.admin.rivals import enabled_rivals, profiles
+from openclaw_gateway.admin.subject import Scope, held, names_of, resolve
+from openclaw_gateway.admin.verdict import FINAL, State, StatusCode, Verdict, judge
+from openclaw_gateway.claim.baseport import Holder
+
+_PAUSE_S = 0.25
+Flags = Mapping[str, str | None]
+
+
+class Status(NamedTuple):
+    """One gateway, seen and judged."""
+
+    facts: Facts
+    verdict: Verdict
+
+
+def look(flags: Flags, environ: Mapping[str, str], *, scope: Scope, wait_s: float = 0.0) -> Status:
+    """
+    See how a gateway is.
+
+    Args:
+        flags: What names it: ``--profile``, ``--port``, ``--state-dir``, ``--config``.
+        environ: The caller's environment.
+        scope: Whose unit is meant.
+        wait_s: Look again for so many seconds until it is healthy; ends early in a state that only
+            a person can end.
+
+    Raises:
+        ConfigurationError: The profile's name is none.
+    """
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        holders = held()
+        subject = resolve(flags, environ, holders, scope=scope)
+        facts = gather(subject, holders, enabled_rivals(subject))
+        verdict = judge(facts)
+        left_s = deadline_s - time.monotonic()
+        if verdict.exit_code is StatusCode.HEALTHY or verdict.state in FINAL or left_s <= 0:
+            return Status(facts, verdict)
+        time.sleep(min(_PAUSE_S, left_s))
+
+
+def look_at_all(environ: Mapping[str, str]) -> list[Status]:
+    """See every gateway of this host: each profile that left a trace, and whoever else holds a base port."""
+    holders = held()
+    names = list(profiles())
+    shown = units.show([unit for name in names for unit in names_of(name)])
+    found = []
+    for name in names:
+        own = tuple(unit for unit in shown.units if unit.name in names_of(name))
+        answer = units.Answer(own, shown.problem)
+        found.append(_one({"--profile": name}, environ, holders, answer))
+    covered = {status.facts.place.port for status in found}
+    for port in sorted(set(holders) - covered):
+        # One that has ended since we looked is no gateway to list.
+        status = _one({"--port": str(port)}, environ, holders, units.Answer((), shown.problem))
+        if status.verdict.state is not State.STOPPED:
+            found.append(status)
+    return found
+
+
+def _one(
+    flags: Flags,
+    environ: Mapping[str, str],
+    holders: Mapping[int, Holder],
+    answer: units.Answer,
+) -> Status:
+    subject = resolve(flags, environ, holders, shown=answer)
+    facts = gather(subject, holders, ())
+    return Status(facts, judge(facts))
+
+
+def contenders(statuses: Sequence[Status]) -> Iterator[tuple[str, int]]:
+    """Yield the gateways that run or are enabled, by profile, and the port that each is configured for."""
+    for status in statuses:
+        if _should_run(status):
+            yield status.facts.profile or "default", status.facts.configured_port
+
+
+def contested(statuses: Sequence[Status]) -> Iterator[str]:
+    """Say which ports two profiles want, before it hurts."""
+    wanted: dict[int, list[str]] = {}
+    for name, port in contenders(statuses):
+        wanted.setdefault(port, []).append(name)
+    for port, names in sorted(wanted.items()):
+        if len(names) > 1:
+            yield f"port {port} is wanted by the profiles {', '.join(names)}: only one can have it"
+
+
+def report(
+    flags: Flags,
+    environ: Mapping[str, str],
+    *,
+    scope: Scope,
+    wait_s: float,
+    as_json: bool,
+    paint: Paint,
+) -> Report:
+    """Be ``status``. Arguments and errors as for ``look``; exits with a ``StatusCode``."""
+    status = look(flags, environ, scope=scope, wait_s=wait_s)
+    lines = document(_values(status)) if as_json else screen(*status, paint)
+    return Report(lines, status.verdict.exit_code)
+
+
+def report_all(environ: Mapping[str, str], *, as_json: bool, paint: Paint) -> Report:
+    """Be ``status --all``. Exits with 0 if every gateway that should run is well, else with 1."""
+    statuses = look_at_all(environ)
+    quarrels = list(contested(statuses))
+    well = all(
+        status.verdict.exit_code is StatusCode.HEALTHY or not _should_run(status)
+        for status in statuses
+    )
+    code = StatusCode.HEALTHY if well and not quarrels else StatusCode.UNWELL
+    if as_json:
+        gateways = [_values(status) for status in statuses]
+        return Report(document({"gateways": gateways, "contested": quarrels}), code)
+    return Report(_table(statuses, quarrels, paint), code)
+
+
+def _should_run(status: Status) -> bool:
+    """Whether anyone counts on it: a unit that is enabled, or something that is more than stopped."""
+    unit = status.facts.unit
+    enabled = unit is not None and unit.enabled.startswith("enabled")
+    return enabled or status.verdict.state is not State.STOPPED
+
+
+def _table(statuses: Sequence[Status], quarrels: Sequence[str], paint: Paint) -> list[str]:
+    rows = [("PROFILE", "PORT", "STATE", "OWNER", "STATE DIRECTORY")]
+    for facts, verdict in statuses:
+        owner = facts.owner or facts.process
+        rows.append(
+            (
+                facts.profile or ("default" if not facts.arguments else "-"),
+                str(facts.place.port),
+                verdict.state.value,
+                str(owner) if owner else "-",
+                facts.lock.state_dir,
+            )
+        )
+    return [*table(rows), *map(paint.warn, quarrels)]
+
+
+def _values(status: Status) -> dict[str, object]:
+    facts, verdict = status
+    return {
+        "state": verdict.state.value,
+        "reason": verdict.reason,
+        "exit_code": int(verdict.exit_code),
+        "profile": facts.profile or "default",
+        "port": facts.place.port,
+        "configured_port": facts.configured_port,
+        "versions": {
+            "running": facts.lock.record.version if facts.lock.record and facts.owner else None,
+            "cli": facts.cli_version,
+        },
+        "unit_name": facts.unit_name,
+        "unit": to_json(facts.unit),
+        "process": to_json(facts.process),
+        "owner": to_json(facts.owner),
+        "lock": to_json(facts.lock),
+        "listeners": to_json(facts.listeners),
+        "connections": to_json(facts.connections),
+        "health": to_json(facts.health),
+        "parked_behind_pid": facts.parked_behind,
+        "rivals": to_json(facts.rivals),
+        "disagreements": list(verdict.disagreements),
+        "unseen": list(facts.unseen),
+        "next": to_json(steps(facts, verdict)),
+    }

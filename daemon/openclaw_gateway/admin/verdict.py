@@ -1,0 +1,380 @@
+"""Facts in; one state word, its reason and what disagrees out. Pure and total.
+
+The words are tried in the order of a table, and the first that has a reason is it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+from openclaw_gateway.admin.facts import Facts
+from openclaw_gateway.admin.units import NO_SYSTEMD, Unit
+from openclaw_gateway.claim.listener import url
+from openclaw_gateway.claim.ownership import Health, Phase
+from openclaw_gateway.errors import ExitCode
+
+
+class State(StrEnum):
+    """The one word."""
+
+    RUNNING = "running"
+    STARTING = "starting"
+    DEGRADED = "degraded"
+    NOT_SERVING = "not-serving"
+    STOPPING = "stopping"
+    PARKED = "parked"
+    GAVE_UP = "gave-up"
+    FOREIGN_PORT = "foreign-port"
+    UNMANAGED = "unmanaged"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"
+
+
+class StatusCode(IntEnum):
+    """What ``status`` exits with, after the LSB's init script actions."""
+
+    HEALTHY = 0
+    UNWELL = 1
+    """Degraded, not serving, or about to stop."""
+    STARTING = 2
+    NOT_RUNNING = 3
+    UNKNOWN = 4
+
+
+EXIT_CODES = {
+    State.RUNNING: StatusCode.HEALTHY,
+    State.UNMANAGED: StatusCode.HEALTHY,
+    State.DEGRADED: StatusCode.UNWELL,
+    State.NOT_SERVING: StatusCode.UNWELL,
+    State.STOPPING: StatusCode.UNWELL,
+    State.STARTING: StatusCode.STARTING,
+    State.PARKED: StatusCode.NOT_RUNNING,
+    State.GAVE_UP: StatusCode.NOT_RUNNING,
+    State.FOREIGN_PORT: StatusCode.NOT_RUNNING,
+    State.STOPPED: StatusCode.NOT_RUNNING,
+    State.UNKNOWN: StatusCode.UNKNOWN,
+}
+
+FINAL = frozenset({State.PARKED, State.GAVE_UP})
+"""States that end only by someone's hand, so that waiting has no point."""
+
+
+class Verdict(NamedTuple):
+    """What follows from the facts."""
+
+    state: State
+    reason: str
+    disagreements: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> StatusCode:
+        """What ``status`` exits with."""
+        return EXIT_CODES[self.state]
+
+
+def judge(facts: Facts) -> Verdict:
+    """
+    Say how a gateway is, from what is known of it.
+
+    Pure: asks nothing. What is missing is never read as "not there": without a manager's word it
+    takes the kernel's on lock and port to say ``stopped``.
+    """
+    found = ((state, rule(facts)) for state, rule in _RULES)
+    state, reason = next((state, reason) for state, reason in found if reason is not None)
+    return Verdict(state, reason, tuple(_disagreements(state, facts)))
+
+
+def _elsewhere(facts: Facts) -> str | None:
+    if facts.process is None or facts.process.same_network:
+        return None
+    return f"{facts.process} runs in another network namespace than ours"
+
+
+def _stopping(facts: Facts) -> str | None:
+    unit = facts.unit
+    if (unit and unit.active_state == "deactivating") or _phase(facts) is Phase.DRAINING:
+        return _said(unit) or "clients are being sent away"
+    return None
+
+
+def _phase(facts: Facts) -> Phase | None:
+    record = facts.lock.record
+    return record.phase if record and facts.owner else None
+
+
+def _said(unit: Unit | None) -> str:
+    return unit.status_text if unit else ""
+
+
+def _parked(facts: Facts) -> str | None:
+    """78, and the unit's last word is the lock's error and not the configuration's."""
+    unit = facts.unit
+    if unit is None or unit.active_state != "failed" or _exited(unit) != ExitCode.CONFIG:
+        return None
+    if not unit.status_text.startswith("another gateway instance is already listening on"):
+        return None
+    if facts.owner is not None:
+        return f"behind {facts.owner}, which is still there"
+    if facts.health.health is Health.HEALTHY:
+        return f"behind the gateway that answers on port {facts.place.port}"
+    if facts.parked_behind is not None:
+        return f"behind pid {facts.parked_behind}, which is gone"
+    return "behind another gateway, which is gone"
+
+
+def _exited(unit: Unit) -> int | None:
+    """Return the exit code of a main process that exited, ``None`` for other ends."""
+    return unit.exit_status if unit.exit_kind == 1 else None
+
+
+def _awaited(facts: Facts) -> str | None:
+    if facts.socket is None or (facts.unit and gave_up_starting(facts.unit)):
+        return None
+    return f"{facts.socket.name} listens, and the first client will start {facts.unit_name}"
+
+
+def _held_by_stranger(facts: Facts) -> str | None:
+    if not _is_strangers(facts) or facts.health.health not in (Health.MUTE, Health.FOREIGN):
+        return None
+    doing = (
+        "answers nothing and holds no lock of ours"
+        if facts.health.health is Health.MUTE
+        else "is no gateway"
+    )
+    gave_up = f"; {facts.unit.name} gave up" if facts.unit and gave_up_starting(facts.unit) else ""
+    return f"{_strangers(facts)} and {doing}{gave_up}"
+
+
+def _stranger_unclear(facts: Facts) -> str | None:
+    if _is_strangers(facts) and facts.health.health in (Health.UNKNOWN, Health.REFUSED):
+        return f"{_strangers(facts)}, but could not be asked"
+    return None
+
+
+def _is_strangers(facts: Facts) -> bool:
+    """Whether everyone who listens on the port is somebody else, as far as we may see."""
+    ours = {fact.pid for fact in (facts.owner, facts.process) if fact}
+    seen = {fact.pid for fact in facts.listeners}
+    if None in seen:
+        # Not ours to see: then it is a stranger's if no gateway is about.
+        return not ours
+    return bool(seen) and not seen & ours
+
+
+def _strangers(facts: Facts) -> str:
+    names = ", ".join(str(fact) for fact in facts.strangers)
+    uids = ", ".join(sorted({f"uid {fact.uid}" for fact in facts.listeners}))
+    where = url(facts.listeners[0].host, facts.listeners[0].port)
+    return f"{names or f'a process of {uids}'} listens on {where}"
+
+
+def _gave_up(facts: Facts) -> str | None:
+    unit = facts.unit
+    if unit is None or not gave_up_starting(unit):
+        return None
+    starts = f"after {unit.restarts} restarts" if unit.restarts else "at its start limit"
+    return f"systemd gave up {starts}; the last start {_ending(unit)}"
+
+
+def gave_up_starting(unit: Unit) -> bool:
+    """
+    Whether the start limit ended the restarts of a unit.
+
+    systemd keeps the last failure's result then, so this goes by what it would have done otherwise:
+    the unit failed, its policy is to restart it, and the exit is none that prevents that.
+    """
+    if unit.active_state != "failed":
+        return False
+    if unit.result == "start-limit-hit":
+        return True
+    restarts = {"always": True, "on-failure": True, "on-abnormal": unit.exit_kind != 1}
+    prevented = _exited(unit) in unit.prevents
+    return restarts.get(unit.restart, False) and not prevented and unit.restarts > 0
+
+
+def _ending(unit: Unit) -> str:
+    said = f": {unit.status_text}" if unit.status_text else ""
+    if unit.exit_kind == 0:
+        return f"ended with result {unit.result}{said}"
+    if unit.exit_kind == 1:
+        return f"exited with {unit.exit_status}{said}"
+    try:
+        name = signal.Signals(unit.exit_status).name
+    except ValueError:
+        name = f"signal {unit.exit_status}"
+    return f"was killed by {name}{said}"
+
+
+def _starting(facts: Facts) -> str | None:
+    unit, healthy = facts.unit, facts.health.health is Health.HEALTHY
+    activating = unit is not None and unit.active_state == "activating"
+    if not activating and (healthy or _phase(facts) is not Phase.STARTING) and not _warming(facts):
+        return None
+    if facts.process is not None and facts.process.is_stopped:
+        return None
+    if unit and unit.sub_state == "auto-restart":
+        return f"waits for its next start; the last one {_ending(unit)}"
+    age_s = facts.process.age_s if facts.process else (unit.changed_age_s if unit else None)
+    since = f" for {age_s:.0f} s" if age_s is not None else ""
+    said = f": {_said(unit)}" if _said(unit) else ""
+    return f"phase {_phase(facts) or Phase.STARTING}{since}{said}"
+
+
+def _warming(facts: Facts) -> bool:
+    """Whether a gateway without locks of ours says that it starts."""
+    return facts.owner is None and facts.health.health is Health.STARTING
+
+
+def _degraded(facts: Facts) -> str | None:
+    if facts.health.health is not Health.HEALTHY:
+        return None
+    if facts.health.ready is False:
+        what = ", ".join(facts.health.failing) or "it does not say why"
+        return f"answers, but is not ready: {what}"
+    unit = facts.unit
+    if unit and _runs(facts) and unit.status_text.startswith("degraded"):
+        return unit.status_text.removeprefix("degraded: ")
+    return None
+
+
+def _runs(facts: Facts) -> bool:
+    """Whether the unit itself runs whoever answers."""
+    unit, owner = facts.unit, facts.owner
+    if unit is None or unit.main_pid is None:
+        return False
+    return owner is None or unit.main_pid == owner.pid
+
+
+def _running(facts: Facts) -> str | None:
+    if facts.health.health is not Health.HEALTHY:
+        return None
+    if _runs(facts):
+        return "healthy" if facts.owner else "healthy, but it takes no lock of ours"
+    return f"healthy, by {facts.owner}" if _is_supervised(facts) else None
+
+
+def _is_supervised(facts: Facts) -> bool:
+    """Whether a service manager started the owner, by the owner's word or by its control group."""
+    owner, record = facts.owner, facts.lock.record
+    if owner is None:
+        return False
+    if record is not None and record.unit is not None:
+        return True
+    return bool(owner.unit and owner.unit.startswith("openclaw-gateway"))
+
+
+def _unmanaged(facts: Facts) -> str | None:
+    if facts.health.health is not Health.HEALTHY:
+        return None
+    if facts.owner is None:
+        return "healthy, but it takes no lock of ours: another implementation"
+    return f"healthy, but no unit runs it: {facts.owner}"
+
+
+_SILENCE = {
+    Health.REFUSED: "nothing listens on",
+    Health.MUTE: "no answer within 2 s from",
+    Health.STARTING: "it says it is not ready yet on",
+    Health.FOREIGN: "no gateway's answer from",
+}
+
+
+def _not_serving(facts: Facts) -> str | None:
+    who = facts.owner or facts.process
+    if who is None:
+        return None
+    if who.is_stopped:
+        return f"pid {who.pid} is stopped (SIGSTOP, or a debugger)"
+    found = _SILENCE.get(facts.health.health, "could not ask")
+    return f"pid {who.pid} lives, but {found} {url(facts.health.host, facts.health.port)}"
+
+
+def _unclear(facts: Facts) -> str | None:
+    if facts.health.health is Health.UNKNOWN:
+        return f"{url(facts.health.host, facts.health.port)} could not be asked"
+    if facts.unit is None and facts.unit_problem and facts.unit_problem != NO_SYSTEMD:
+        return f"nothing runs on port {facts.place.port}, but {facts.unit_problem}"
+    return None
+
+
+def _stopped(facts: Facts) -> str:
+    unit = facts.unit
+    if unit is None:
+        return f"nothing runs on port {facts.place.port}, and no unit is there to run it"
+    if unit.load_state == "masked":
+        return f"{unit.name} is masked"
+    if unit.active_state != "failed":
+        return f"{unit.name} is {unit.active_state}"
+    if _exited(unit) == ExitCode.CONFIG:
+        return f"the configuration was refused: {unit.status_text or 'see the log'}"
+    return f"failed: the last start {_ending(unit)}"
+
+
+_RULES: tuple[tuple[State, Callable[[Facts], str | None]], ...] = (
+    (State.UNKNOWN, _elsewhere),
+    (State.STOPPING, _stopping),
+    (State.PARKED, _parked),
+    (State.FOREIGN_PORT, _held_by_stranger),
+    (State.STOPPED, _awaited),
+    (State.UNKNOWN, _stranger_unclear),
+    (State.GAVE_UP, _gave_up),
+    (State.STARTING, _starting),
+    (State.DEGRADED, _degraded),
+    (State.RUNNING, _running),
+    (State.UNMANAGED, _unmanaged),
+    (State.NOT_SERVING, _not_serving),
+    (State.UNKNOWN, _unclear),
+    (State.STOPPED, _stopped),
+)
+"""The first state that has a reason is the verdict; the last one always has."""
+
+
+def _disagreements(state: State, facts: Facts) -> Iterator[str]:
+    """Name what does not fit together."""
+    yield from _between_unit_and_lock(state, facts)
+    yield from _between_locks(facts)
+    yield from _between_now_and_configured(facts)
+    for rival in facts.rivals:
+        if rival.port == facts.place.port:
+            guess = " by default" if rival.is_assumed else ""
+            yield f"{rival.unit} ({rival.manager}) is enabled and wants port {rival.port} too{guess}"
+    yield from facts.others
+
+
+def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
+    unit, owner, port = facts.unit, facts.owner, facts.place.port
+    if unit and unit.active_state == "active" and not facts.listeners:
+        yield f"{unit.name} is active, but nothing listens on port {port}"
+    if owner and unit and unit.main_pid not in (None, owner.pid):
+        yield f"{unit.name} runs pid {unit.main_pid}, but {owner} holds port {port}"
+    elif owner and unit and not unit.main_pid and state is not State.PARKED:
+        yield f"{unit.name} is {unit.active_state}, but {owner} holds port {port}"
+    for fact in facts.strangers if owner else ():
+        yield f"{fact} listens on port {port} too, beside pid {owner.pid if owner else '?'}"
+
+
+def _between_locks(facts: Facts) -> Iterator[str]:
+    lock, port = facts.lock, facts.place.port
+    if lock.port_pid and lock.state_pid and lock.port_pid != lock.state_pid:
+        yield (
+            f"pid {lock.port_pid} holds port {port}, but pid {lock.state_pid} "
+            f"holds the state directory {lock.state_dir}"
+        )
+    if lock.port_pid is None and lock.state_pid is not None:
+        yield f"pid {lock.state_pid} holds the state directory, but nobody holds port {port}"
+    if lock.is_own_record is False:
+        yield "the lock record's start time is not that of the process it names"
+
+
+def _between_now_and_configured(facts: Facts) -> Iterator[str]:
+    unit, port, record = facts.unit, facts.place.port, facts.lock.record
+    if facts.configured_port != port and (facts.owner or facts.process):
+        yield f"configured for port {facts.configured_port}, but running on {port}: restart to change it"
+    if unit and unit.needs_daemon_reload:
+        yield f"{unit.name} changed on disk since it was loaded: {unit.manager.command()} daemon-reload"
+    version = record.version if record and facts.owner else None
+    if version and version != facts.cli_version:
+        yield f"version {version} runs, but {facts.cli_version} is installed: restart to change it"

@@ -1,0 +1,173 @@
+"""Facts about gateways to judge: a healthy system unit, and ways to differ from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openclaw_gateway.admin.facts import Facts, ListenerFact, LockFact, ProcessFact
+from openclaw_gateway.admin.health import HealthFact
+from openclaw_gateway.admin.subject import Place
+from openclaw_gateway.admin.units import SYSTEM, Manager, Unit, parse
+from openclaw_gateway.claim.listener import Connections
+from openclaw_gateway.claim.ownership import Health, LockRecord, Phase
+
+PORT = 18789
+PID = 812
+
+RUNNING = """\
+Id=openclaw-gateway.service
+LoadState=loaded
+ActiveState=active
+SubState=running
+Result=success
+UnitFileState=enabled
+FragmentPath=/lib/systemd/system/openclaw-gateway.service
+DropInPaths=/etc/systemd/system/openclaw-gateway.service.d/10-port.conf
+NeedDaemonReload=no
+MainPID=812
+ExecMainCode=0
+ExecMainStatus=0
+NRestarts=0
+StatusText=ready on ws://127.0.0.1:18789, 0 clients
+InvocationID=0f6e8a5d3a6b4e0e8a1f0c9b2d7e4f11
+ControlGroup=/system.slice/openclaw-gateway.service
+Restart=always
+RestartUSec=2s
+RestartPreventExitStatus=78 243
+KillMode=mixed
+TimeoutStartUSec=1min 30s
+TimeoutStopUSec=30s
+StartLimitIntervalUSec=10min
+StartLimitBurst=5
+WatchdogUSec=1min
+WatchdogTimestampMonotonic=996000000
+ActiveEnterTimestampMonotonic=500310000
+InactiveExitTimestampMonotonic=500000000
+InactiveEnterTimestampMonotonic=0
+ExecMainStartTimestampMonotonic=500000000
+ExecMainExitTimestampMonotonic=0
+User=openclaw
+StateDirectory=openclaw-gateway/default
+ConfigurationDirectory=openclaw-gateway
+Environment=A=1 "B=two words"
+EnvironmentFiles=/etc/one (ignore_errors=yes)
+EnvironmentFiles=/etc/two (ignore_errors=no)
+ExecStart={ path=/usr/bin/openclaw-gateway ; argv[]=/usr/bin/openclaw-gateway run --port 18789 ; ignore_errors=no ; start_time=[n/a] ; pid=0 }
+"""
+
+
+def unit(manager: Manager = SYSTEM, **changes: Any) -> Unit:
+    """Return the running unit, changed."""
+    return parse(RUNNING, manager, now_s=1000.0)[0]._replace(**changes)
+
+
+def failed_unit(exit_status: int, **changes: Any) -> Unit:
+    """Return the unit after its main process exited for good."""
+    failed = {
+        "active_state": "failed",
+        "sub_state": "failed",
+        "result": "exit-code",
+        "main_pid": None,
+        "exit_kind": 1,
+        "exit_status": exit_status,
+        "active_age_s": None,
+        "changed_age_s": 5.0,
+        "status_text": "",
+    }
+    return unit(**(failed | changes))
+
+
+def process(pid: int = PID, **changes: Any) -> ProcessFact:
+    """Return the gateway's process, changed."""
+    made = ProcessFact(
+        pid=pid,
+        command="openclaw-gateway",
+        user="openclaw",
+        unit="openclaw-gateway.service",
+        manager=SYSTEM,
+        age_s=500.0,
+        is_stopped=False,
+        memory_bytes=24_000_000,
+        threads=1,
+        descriptors=31,
+        descriptor_limit=65536,
+        oom_kills=0,
+        same_network=True,
+    )
+    return made._replace(**changes)
+
+
+def record(**changes: Any) -> LockRecord:
+    """Return the gateway's lock record, changed."""
+    made = LockRecord(
+        pid=PID,
+        port=PORT,
+        start_ticks=1,
+        state_dir="/var/lib/openclaw-gateway/default",
+        host="127.0.0.1",
+        phase=Phase.READY,
+        boot_id="b",
+        unit="openclaw-gateway.service",
+        version="0.1.0",
+    )
+    return made._replace(**changes)
+
+
+def answer(health: Health, **changes: Any) -> HealthFact:
+    """Return what /healthz said."""
+    return HealthFact("127.0.0.1", PORT, health, 0.002)._replace(**changes)
+
+
+def running(**changes: Any) -> Facts:
+    """Return the facts of a healthy system unit, changed."""
+    state_dir = "/var/lib/openclaw-gateway/default"
+    made = Facts(
+        arguments=(),
+        profile=None,
+        place=Place(
+            PORT, "default", "127.0.0.1", state_dir, "/etc/openclaw-gateway/o.json", "token", 30.0
+        ),
+        configured_port=PORT,
+        unit_name="openclaw-gateway.service",
+        manager=SYSTEM,
+        unit=unit(),
+        unit_problem=None,
+        socket=None,
+        process=process(),
+        owner=process(),
+        lock=LockFact(PID, 990, state_dir, PID, record(), True, None),
+        listeners=(ListenerFact("127.0.0.1", PORT, 990, PID, 0, 512),),
+        strangers=(),
+        connections=Connections(0, 0),
+        health=answer(Health.HEALTHY, ready=True),
+        parked_behind=None,
+        rivals=(),
+        others=(),
+        unseen=(),
+        cli_version="0.1.0",
+    )
+    return made._replace(**changes)
+
+
+def nobody(**changes: Any) -> Facts:
+    """Return the facts of a port where nothing is, and a unit that is as given."""
+    empty = {
+        "unit": unit(active_state="inactive", sub_state="dead", main_pid=None),
+        "process": None,
+        "owner": None,
+        "lock": LockFact(None, None, "/var/lib/openclaw-gateway/default", None, None, None, None),
+        "listeners": (),
+        "health": answer(Health.REFUSED),
+    }
+    return running(**(empty | changes))
+
+
+def stranger(**changes: Any) -> Facts:
+    """Return the facts of a port that a program has which is no gateway."""
+    other = process(4242, command="python3", user="bob", unit="session-1.scope")
+    held = {
+        "listeners": (ListenerFact("127.0.0.1", PORT, 1001, 4242, 0, 512),),
+        "strangers": (other,),
+        "health": answer(Health.FOREIGN),
+    }
+    return nobody(**(held | changes))

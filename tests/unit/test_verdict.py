@@ -1,0 +1,379 @@
+"""The verdict on a gateway: every state word from its facts, and no facts without one."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+from gateways import (
+    PORT,
+    answer,
+    failed_unit,
+    nobody,
+    process,
+    record,
+    running,
+    stranger,
+    unit,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openclaw_gateway import cli
+from openclaw_gateway.admin.advice import steps
+from openclaw_gateway.admin.facts import Facts, ListenerFact, LockFact, Rival
+from openclaw_gateway.admin.units import NO_SYSTEMD, Manager
+from openclaw_gateway.admin.verdict import EXIT_CODES, State, StatusCode, judge
+from openclaw_gateway.claim.ownership import Health, Phase
+
+DUPLICATE = f"another gateway instance is already listening on ws://127.0.0.1:{PORT}"
+ALICE = Manager(4000)
+AT_USER = process(640, user="alice", manager=ALICE, age_s=9.0)
+BY_HAND = process(640, user="alice", unit="session-3.scope")
+HELD_BY_640 = LockFact(640, 1000, "/var/lib/openclaw-gateway/default", None, None, None, None)
+PARKED = failed_unit(78, status_text=DUPLICATE)
+
+# The facts, the state, a part of its reason, and the commands advised.
+CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
+    "healthy unit": (running(), State.RUNNING, "healthy", []),
+    "other manager's unit serves": (
+        running(unit=None, process=AT_USER, owner=AT_USER),
+        State.RUNNING,
+        "healthy, by pid 640",
+        [],
+    ),
+    "by hand": (
+        running(unit=None, owner=BY_HAND, process=BY_HAND, lock=LockFact(640, 0, "/s", 640, record(unit=None), True, None)),
+        State.UNMANAGED,
+        "no unit runs it: pid 640",
+        [],
+    ),
+    "another implementation, by hand": (
+        nobody(health=answer(Health.HEALTHY), unit=None),
+        State.UNMANAGED,
+        "takes no lock of ours",
+        [],
+    ),
+    "another implementation, in the unit": (
+        running(owner=None, lock=nobody().lock),
+        State.RUNNING,
+        "takes no lock of ours",
+        [],
+    ),
+    "activating": (
+        running(unit=unit(active_state="activating", sub_state="start", status_text="waiting up to 3 s"), health=answer(Health.REFUSED), listeners=()),
+        State.STARTING,
+        "phase ready for 500 s: waiting up to 3 s",
+        ["openclaw-gateway status --wait 60"],
+    ),
+    "between two starts": (
+        nobody(unit=failed_unit(1, active_state="activating", sub_state="auto-restart", status_text="no room")),
+        State.STARTING,
+        "waits for its next start; the last one exited with 1: no room",
+        ["openclaw-gateway status --wait 60"],
+    ),
+    "starting by hand": (
+        running(unit=None, lock=running().lock._replace(record=record(phase=Phase.STARTING)), health=answer(Health.REFUSED), listeners=()),
+        State.STARTING,
+        "phase starting for 500 s",
+        ["openclaw-gateway status --wait 60"],
+    ),
+    "not ready": (
+        running(health=answer(Health.HEALTHY, ready=False, failing=("state-directory",))),
+        State.DEGRADED,
+        "answers, but is not ready: state-directory",
+        ["openclaw-gateway doctor"],
+    ),
+    "degraded by its own word": (
+        running(unit=unit(status_text="degraded: the event loop was 4.0 s late")),
+        State.DEGRADED,
+        "the event loop was 4.0 s late",
+        ["openclaw-gateway doctor"],
+    ),
+    "stopped by a signal": (
+        running(process=process(is_stopped=True), owner=process(is_stopped=True), health=answer(Health.MUTE)),
+        State.NOT_SERVING,
+        "pid 812 is stopped",
+        ["kill -CONT 812"],
+    ),
+    "hangs": (
+        running(health=answer(Health.MUTE)),
+        State.NOT_SERVING,
+        "pid 812 lives, but no answer within 2 s",
+        ["systemctl restart openclaw-gateway.service"],
+    ),
+    "lives without a listener": (
+        running(health=answer(Health.REFUSED), listeners=()),
+        State.NOT_SERVING,
+        "nothing listens on ws://127.0.0.1:18789",
+        ["systemctl restart openclaw-gateway.service"],
+    ),
+    "stopping": (
+        running(unit=unit(active_state="deactivating", status_text="stopping: saying goodbye to clients")),
+        State.STOPPING,
+        "saying goodbye",
+        ["openclaw-gateway logs -f"],
+    ),
+    "draining by hand": (
+        running(unit=None, lock=running().lock._replace(record=record(phase=Phase.DRAINING))),
+        State.STOPPING,
+        "clients are being sent away",
+        ["openclaw-gateway logs -f"],
+    ),
+    "parked, the other is there": (
+        running(unit=PARKED, owner=BY_HAND, process=BY_HAND, lock=HELD_BY_640),
+        State.PARKED,
+        "behind pid 640 (openclaw-gateway, user alice, unit session-3.scope), which is still there",
+        ["kill 640", "systemctl restart openclaw-gateway.service"],
+    ),
+    "parked, the other is gone": (
+        nobody(unit=PARKED, parked_behind=640),
+        State.PARKED,
+        "behind pid 640, which is gone",
+        ["systemctl restart openclaw-gateway.service"],
+    ),
+    "parked behind another implementation": (
+        nobody(unit=PARKED, health=answer(Health.HEALTHY)),
+        State.PARKED,
+        "behind the gateway that answers on port 18789",
+        ["systemctl restart openclaw-gateway.service"],
+    ),
+    "gave up": (
+        nobody(unit=failed_unit(75, restarts=5, status_text="gateway already running (pid 9)")),
+        State.GAVE_UP,
+        "systemd gave up after 5 restarts; the last start exited with 75: gateway already running",
+        [
+            "openclaw-gateway logs",
+            "systemctl reset-failed openclaw-gateway.service && systemctl start openclaw-gateway.service",
+        ],
+    ),
+    "gave up on manual starts": (
+        nobody(unit=failed_unit(0, exit_kind=0, result="start-limit-hit", restart="no")),
+        State.GAVE_UP,
+        "systemd gave up at its start limit",
+        [
+            "openclaw-gateway logs",
+            "systemctl reset-failed openclaw-gateway.service && systemctl start openclaw-gateway.service",
+        ],
+    ),
+    "foreign program": (
+        stranger(),
+        State.FOREIGN_PORT,
+        "pid 4242 (python3, user bob, unit session-1.scope) listens on ws://127.0.0.1:18789 and is no gateway",
+        ["ps -fp 4242"],
+    ),
+    "foreign program, and the unit gave up": (
+        stranger(unit=failed_unit(75, restarts=5)),
+        State.FOREIGN_PORT,
+        "openclaw-gateway.service gave up",
+        [
+            "ps -fp 4242",
+            "systemctl reset-failed openclaw-gateway.service && systemctl start openclaw-gateway.service",
+        ],
+    ),
+    "foreign program, while we wait for the port": (
+        stranger(owner=process(), process=process(), lock=running().lock),
+        State.FOREIGN_PORT,
+        "pid 4242",
+        ["ps -fp 4242"],
+    ),
+    "mute foreign program that we may not look into": (
+        stranger(strangers=(), listeners=(ListenerFact("::", PORT, 0, None, 0, 512),), health=answer(Health.MUTE)),
+        State.FOREIGN_PORT,
+        "a process of uid 0 listens on ws://[::]:18789 and answers nothing",
+        ["sudo openclaw-gateway status"],
+    ),
+    "listener that can't be asked": (
+        stranger(health=answer(Health.UNKNOWN)),
+        State.UNKNOWN,
+        "could not be asked",
+        ["sudo openclaw-gateway status"],
+    ),
+    "a socket unit listens for it": (
+        nobody(socket=unit(name="openclaw-gateway.socket"), health=answer(Health.UNKNOWN)),
+        State.STOPPED,
+        "openclaw-gateway.socket listens, and the first client will start",
+        ["systemctl start openclaw-gateway.service"],
+    ),
+    "inactive": (
+        nobody(),
+        State.STOPPED,
+        "openclaw-gateway.service is inactive",
+        ["systemctl start openclaw-gateway.service"],
+    ),
+    "inactive and disabled": (
+        nobody(unit=unit(active_state="inactive", main_pid=None, enabled="disabled")),
+        State.STOPPED,
+        "openclaw-gateway.service is inactive",
+        ["systemctl enable --now openclaw-gateway.service"],
+    ),
+    "masked": (
+        nobody(unit=unit(active_state="inactive", main_pid=None, load_state="masked")),
+        State.STOPPED,
+        "is masked",
+        ["systemctl unmask openclaw-gateway.service && systemctl start openclaw-gateway.service"],
+    ),
+    "configuration refused": (
+        nobody(unit=failed_unit(78, status_text="/etc/o.json gateway.port: must be a port")),
+        State.STOPPED,
+        "the configuration was refused: /etc/o.json gateway.port: must be a port",
+        ["openclaw-gateway logs", "systemctl restart openclaw-gateway.service"],
+    ),
+    "killed, and nobody restarts it": (
+        nobody(unit=failed_unit(9, exit_kind=2, restart="no", result="signal")),
+        State.STOPPED,
+        "failed: the last start was killed by SIGKILL",
+        ["openclaw-gateway logs", "systemctl restart openclaw-gateway.service"],
+    ),
+    "no systemd, nothing there": (
+        nobody(unit=None, unit_problem=NO_SYSTEMD),
+        State.STOPPED,
+        "nothing runs on port 18789",
+        ["openclaw-gateway run"],
+    ),
+    "systemd could not be asked": (
+        nobody(unit=None, unit_problem="Failed to connect to bus: No such file or directory"),
+        State.UNKNOWN,
+        "nothing runs on port 18789, but Failed to connect to bus",
+        ["sudo openclaw-gateway status"],
+    ),
+    "another network": (
+        running(process=process(same_network=False), owner=None, lock=nobody().lock, listeners=(), health=answer(Health.UNKNOWN)),
+        State.UNKNOWN,
+        "runs in another network namespace",
+        ["sudo openclaw-gateway status"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_state_reason_and_advice(name: str) -> None:
+    facts, state, reason, commands = CASES[name]
+    verdict = judge(facts)
+    assert verdict.state is state
+    assert reason in verdict.reason
+    assert [step.command for step in steps(facts, verdict)] == commands
+
+
+def test_cases_cover_every_state() -> None:
+    assert {state for _, state, _, _ in CASES.values()} == set(State)
+
+
+def test_every_state_has_an_exit_code() -> None:
+    assert set(EXIT_CODES) == set(State)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"listeners": ()}, "is active, but nothing listens on port 18789"),
+        ({"owner": BY_HAND, "lock": HELD_BY_640}, "runs pid 812, but pid 640"),
+        ({"unit": unit(active_state="inactive", main_pid=None)}, "is inactive, but pid 812"),
+        (
+            {"strangers": (process(7, command="nc"),)},
+            "pid 7 (nc, user openclaw, unit openclaw-gateway.service) listens on port 18789 too",
+        ),
+        ({"lock": running().lock._replace(state_pid=5)}, "but pid 5 holds the state directory"),
+        ({"lock": nobody().lock._replace(state_pid=5)}, "but nobody holds port 18789"),
+        ({"lock": running().lock._replace(is_own_record=False)}, "start time is not that of"),
+        ({"configured_port": 1}, "configured for port 1, but running on 18789"),
+        ({"unit": unit(needs_daemon_reload=True)}, "changed on disk since it was loaded"),
+        ({"cli_version": "0.2.0"}, "version 0.1.0 runs, but 0.2.0 is installed"),
+        (
+            {"rivals": (Rival("openclaw-gateway.service", ALICE, PORT, True),)},
+            "openclaw-gateway.service (user 4000) is enabled and wants port 18789 too by default",
+        ),
+        ({"others": ("something else",)}, "something else"),
+    ],
+)
+def test_disagreement_is_named(changes: dict[str, Any], sentence: str) -> None:
+    assert any(sentence in text for text in judge(running(**changes)).disagreements)
+
+
+def test_healthy_unit_has_nothing_to_disagree_about() -> None:
+    assert judge(running()).disagreements == ()
+
+
+def test_rival_unit_is_to_be_disabled() -> None:
+    facts = running(rivals=(Rival("openclaw-gateway.service", ALICE, PORT, False),))
+    (step,) = steps(facts, judge(facts))
+    assert step.command == "systemctl --user -M 4000@ disable --now openclaw-gateway.service"
+
+
+def _one_of(*values: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from(values)
+
+
+FACTS = st.builds(
+    running,
+    unit=_one_of(
+        None,
+        unit(),
+        PARKED,
+        failed_unit(75, restarts=5),
+        failed_unit(78),
+        unit(active_state="activating", main_pid=None),
+        unit(active_state="activating"),
+        unit(active_state="deactivating"),
+        unit(active_state="inactive", main_pid=None),
+        unit(active_state="maintenance", load_state="error", main_pid=None),
+    ),
+    unit_problem=_one_of(None, NO_SYSTEMD, "no bus"),
+    process=_one_of(None, process(), process(is_stopped=True), process(same_network=False)),
+    owner=_one_of(None, process(), BY_HAND, AT_USER),
+    lock=_one_of(
+        running().lock,
+        nobody().lock,
+        HELD_BY_640,
+        running().lock._replace(record=record(phase=Phase.STARTING, unit=None)),
+    ),
+    listeners=_one_of((), running().listeners, stranger().listeners, (ListenerFact("::", 1, 0, None, 0, 1),)),
+    strangers=_one_of((), stranger().strangers),
+    health=st.builds(answer, st.sampled_from(Health), ready=_one_of(None, True, False)),
+    parked_behind=_one_of(None, 640),
+)  # fmt: skip
+
+
+@given(FACTS)
+def test_all_facts_have_a_verdict_with_a_reason(facts: Facts) -> None:
+    verdict = judge(facts)
+    assert verdict.reason
+    assert isinstance(steps(facts, verdict), tuple)
+
+
+@given(FACTS)
+def test_healthy_is_said_only_of_what_answers(facts: Facts) -> None:
+    if judge(facts).exit_code is StatusCode.HEALTHY:
+        assert facts.health.health is Health.HEALTHY
+
+
+@given(FACTS)
+def test_stopped_is_never_said_of_what_lives_or_could_not_be_asked(facts: Facts) -> None:
+    if judge(facts).state is State.STOPPED:
+        assert facts.owner is None
+        assert facts.process is None
+        assert facts.health.health is not Health.HEALTHY
+        assert facts.unit is not None or facts.unit_problem in (None, NO_SYSTEMD)
+
+
+@given(FACTS)
+def test_advised_commands_exist(facts: Facts) -> None:
+    for step in steps(facts, judge(facts)):
+        for command in step.command.split(" && "):
+            words = shlex.split(command.removeprefix("sudo "))
+            if words[0] == "openclaw-gateway":
+                cli.parser("openclaw-gateway").parse_args(words[1:])
+            else:
+                assert (words[0], words[1]) in {
+                    ("systemctl", "restart"),
+                    ("systemctl", "start"),
+                    ("systemctl", "enable"),
+                    ("systemctl", "reset-failed"),
+                    ("systemctl", "unmask"),
+                    ("systemctl", "disable"),
+                    ("systemctl", "--user"),
+                    ("kill", "640"),
+                    ("kill", "-CONT"),
+                    ("ps", "-fp"),
+                }
