@@ -144,6 +144,7 @@ def running(**changes: Any) -> Facts:
         rivals=(),
         others=(),
         unseen=(),
+        viewer_uid=0,
         cli_version="0.1.0",
     )
     return made._replace(**changes)

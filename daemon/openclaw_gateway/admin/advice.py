@@ -25,7 +25,7 @@ def _settle_rivals(facts: Facts) -> Iterator[Step]:
     for rival in facts.rivals:
         if rival.port == facts.place.port:
             why = f"both units want port {rival.port}"
-            yield Step(f"{rival.manager.command()} disable --now {rival.unit}", why)
+            yield Step(f"{rival.manager.command(facts.viewer_uid)} disable --now {rival.unit}", why)
 
 
 def _starting(facts: Facts) -> Iterator[Step]:
@@ -54,13 +54,14 @@ def _parked(facts: Facts) -> Iterator[Step]:
     if facts.owner is None:
         yield Step(_unit(facts, "restart"))
         return
-    yield _stop_other(facts.owner)
+    yield _stop_other(facts, facts.owner)
     yield Step(_unit(facts, "restart"), "once the other is gone")
 
 
-def _stop_other(owner: ProcessFact) -> Step:
+def _stop_other(facts: Facts, owner: ProcessFact) -> Step:
     if owner.unit and owner.unit.endswith(".service"):
-        stop = f"{owner.manager.command()} disable --now {owner.unit}"
+        verb = "disable --now" if owner.unit.startswith("openclaw-gateway") else "stop"
+        stop = f"{owner.manager.command(facts.viewer_uid)} {verb} {owner.unit}"
         return Step(stop, "to let this unit take over")
     return Step(f"kill {owner.pid}", "to let this unit take over")
 
@@ -114,7 +115,7 @@ _STEPS: dict[State, Callable[[Facts], Iterator[Step]]] = {
 
 def _unit(facts: Facts, verb: str) -> str:
     """Return the manager's command line for a verb on the unit."""
-    return f"{facts.manager.command()} {verb} {facts.unit_name}"
+    return f"{facts.manager.command(facts.viewer_uid)} {verb} {facts.unit_name}"
 
 
 def _ours(verb: str, facts: Facts, *options: str) -> str:

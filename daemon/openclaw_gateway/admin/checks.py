@@ -15,7 +15,7 @@ from openclaw_gateway.admin.advice import steps
 from openclaw_gateway.admin.facts import Facts
 from openclaw_gateway.admin.history import Exit
 from openclaw_gateway.admin.locks import LockDirectory
-from openclaw_gateway.admin.units import Unit
+from openclaw_gateway.admin.units import Manager, Unit
 from openclaw_gateway.admin.verdict import StatusCode, Verdict, gave_up_starting
 from openclaw_gateway.claim.listener import url
 from openclaw_gateway.errors import ExitCode
@@ -118,12 +118,14 @@ def _two_managers(seen: Examined) -> Findings:
         if unit.active_state in ("active", "activating", "reloading"):
             evidence = f"{unit.name} ({unit.manager}) is {unit.active_state} as well"
             yield Finding(
-                Severity.WARNING, evidence, f"{unit.manager.command()} disable --now {unit.name}"
+                Severity.WARNING,
+                evidence,
+                _systemctl(seen, unit.manager, f"disable --now {unit.name}"),
             )
     for rival in seen.facts.rivals:
         if rival.port == port:
             evidence = f"{rival.unit} ({rival.manager}) is enabled too and wants port {port}"
-            command = f"{rival.manager.command()} disable --now {rival.unit}"
+            command = _systemctl(seen, rival.manager, f"disable --now {rival.unit}")
             yield Finding(Severity.ERROR, evidence, command)
     for problem in seen.unit_problems:
         yield Finding(Severity.UNSEEN, problem)
@@ -131,7 +133,7 @@ def _two_managers(seen: Examined) -> Findings:
 
 def _restart_policy(seen: Examined) -> Findings:
     for unit in _services(seen):
-        edit = _edit(unit)
+        edit = _edit(seen, unit)
         if unit.restart not in ("always", "on-failure"):
             yield Finding(
                 Severity.WARNING, f"{unit.name}: Restart={unit.restart}: a crash stays down", edit
@@ -152,12 +154,12 @@ def _timeouts(seen: Examined) -> Findings:
         attempt_s = seen.facts.place.health_timeout_s
         if start_s is not None and start_s < attempt_s:
             evidence = f"{unit.name}: TimeoutStartSec={start_s:g}s, and a start may wait {attempt_s:g} s for an owner"
-            yield Finding(Severity.WARNING, evidence, _edit(unit))
+            yield Finding(Severity.WARNING, evidence, _edit(seen, unit))
         if stop_s is not None and stop_s < _STOP_S:
             evidence = (
                 f"{unit.name}: TimeoutStopSec={stop_s:g}s, and goodbyes take up to {_STOP_S:g} s"
             )
-            yield Finding(Severity.WARNING, evidence, _edit(unit))
+            yield Finding(Severity.WARNING, evidence, _edit(seen, unit))
 
 
 def _start_limit(seen: Examined) -> Findings:
@@ -167,7 +169,7 @@ def _start_limit(seen: Examined) -> Findings:
             yield Finding(
                 Severity.WARNING,
                 f"{unit.name}: no start limit: failures loop for ever",
-                _edit(unit),
+                _edit(seen, unit),
             )
             continue
         needed_s = burst * (seen.facts.place.health_timeout_s + (unit.restart_s or 0.0))
@@ -176,17 +178,17 @@ def _start_limit(seen: Examined) -> Findings:
                 f"{unit.name}: StartLimitIntervalSec={window_s:g}s can't hold {burst} attempts, "
                 f"which take {needed_s:g} s where an owner never gets healthy: the limit never trips"
             )
-            yield Finding(Severity.WARNING, evidence, _edit(unit))
+            yield Finding(Severity.WARNING, evidence, _edit(seen, unit))
 
 
 def _latch(seen: Examined) -> Findings:
     for unit in _services(seen):
         if gave_up_starting(unit):
-            control = unit.manager.command()
             evidence = (
                 f"{unit.name} gave up after {unit.restarts} restarts: it starts no more by itself"
             )
-            command = f"{control} reset-failed {unit.name} && {control} start {unit.name}"
+            reset = _systemctl(seen, unit.manager, f"reset-failed {unit.name}")
+            command = f"{reset} && {_systemctl(seen, unit.manager, f'start {unit.name}')}"
             yield Finding(Severity.ERROR, evidence, command)
 
 
@@ -194,7 +196,11 @@ def _reload_pending(seen: Examined) -> Findings:
     for unit in _services(seen):
         if unit.needs_daemon_reload:
             evidence = f"{unit.name} or a drop-in of it changed on disk since it was loaded"
-            yield Finding(Severity.WARNING, evidence, f"{unit.manager.command()} daemon-reload")
+            yield Finding(
+                Severity.WARNING,
+                evidence,
+                _systemctl(seen, unit.manager, "daemon-reload"),
+            )
 
 
 def _overrides(seen: Examined) -> Findings:
@@ -205,7 +211,11 @@ def _overrides(seen: Examined) -> Findings:
         for name in sorted(unit.environment):
             if name.startswith("OPENCLAW_") and name not in _SECRET_NAMES:
                 evidence = f"{unit.name} sets {name}, which overrides {place.config_path}"
-                yield Finding(Severity.NOTE, evidence, f"{unit.manager.command()} cat {unit.name}")
+                yield Finding(
+                    Severity.NOTE,
+                    evidence,
+                    _systemctl(seen, unit.manager, f"cat {unit.name}"),
+                )
 
 
 _SECRET_NAMES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
@@ -379,8 +389,12 @@ def _services(seen: Examined) -> Iterator[Unit]:
     return (unit for unit in seen.units if unit.is_loaded)
 
 
-def _edit(unit: Unit) -> str:
-    return f"{unit.manager.command()} edit {unit.name}"
+def _edit(seen: Examined, unit: Unit) -> str:
+    return _systemctl(seen, unit.manager, f"edit {unit.name}")
+
+
+def _systemctl(seen: Examined, manager: Manager, words: str) -> str:
+    return f"{manager.command(seen.facts.viewer_uid)} {words}"
 
 
 def _doctor(seen: Examined, *options: str) -> str:

@@ -137,6 +137,8 @@ class Facts(NamedTuple):
     others: tuple[str, ...]
     unseen: tuple[str, ...]
     """What could not be seen, in sentences."""
+    viewer_uid: int
+    """Who is looking, as advice is for them."""
     cli_version: str = __version__
 
 
@@ -186,6 +188,7 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
         rivals=rivals,
         others=subject.others,
         unseen=tuple(_unseen(subject, lock, listeners)),
+        viewer_uid=os.geteuid(),
     )  # fmt: skip
 
 

@@ -74,19 +74,19 @@ def last_exits(unit: Unit, *, count: int) -> list[Exit]:
             entry = reader.get_previous()
             if not entry:
                 break
-            message_id = getattr(entry.get("MESSAGE_ID"), "hex", "")
-            invocation = getattr(entry.get("_SYSTEMD_INVOCATION_ID"), "hex", None)
+            message_id = hex_id(entry.get("MESSAGE_ID"))
+            invocation = hex_id(entry.get("_SYSTEMD_INVOCATION_ID"))
             if message_id in reasons and invocation:
                 causes.setdefault(invocation, _first_line(entry))
             elif message_id == _UNIT_PROCESS_EXIT and len(ends) < count:
                 started = entry.get("INVOCATION_ID") or entry.get("USER_INVOCATION_ID")
-                ends.append((getattr(started, "hex", str(started or "")), entry))
+                ends.append((hex_id(started), entry))
     return [
         Exit(
             entry["__REALTIME_TIMESTAMP"],
             str(entry.get("EXIT_CODE", "")),
             str(entry.get("EXIT_STATUS", "")),
-            causes.get(started.replace("-", ""), ""),
+            causes.get(started, ""),
         )
         for started, entry in ends
     ]
@@ -112,6 +112,11 @@ def match_unit(reader: Any, unit_name: str, uid: int | None) -> None:
     reader.add_match(f"_SYSTEMD_USER_UNIT={unit_name}", f"_UID={uid}")
     reader.add_disjunction()
     reader.add_match(f"USER_UNIT={unit_name}", f"_UID={uid}")
+
+
+def hex_id(value: object) -> str:
+    """Return a 128-bit id as 32 digits, whether the reader made a UUID of it or left it text; ``""`` if none."""
+    return str(getattr(value, "hex", value or ""))
 
 
 def _first_line(entry: dict[str, Any]) -> str:

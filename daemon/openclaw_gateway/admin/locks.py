@@ -16,7 +16,7 @@ from openclaw_gateway.claim.lockfile import (
     lock_directory_parts,
     read_record,
 )
-from openclaw_gateway.claim.ownership import LockRecord, believable
+from openclaw_gateway.claim.ownership import LockRecord
 from openclaw_gateway.claim.process import PROC
 
 # statfs(2) names them by number; mountinfo by name. flock reaches only as far as one host on these.
@@ -104,9 +104,9 @@ def _file(state_dir: str, directory: str, name: str, uid: int) -> LockPath | Non
         return None
     holder = process.flock_holder(info.st_dev, info.st_ino)
     record = read_record(state_dir, name, uid=uid)
-    lives = record is not None and believable(
-        record, process.facts(record.pid), own_pid=os.getpid()
-    )
+    # On overlayfs the kernel's table has another device than stat(2), so its silence proves little.
+    writer = process.facts(record.pid) if record else None
+    lives = record is not None and writer is not None and record.start_ticks == writer.start_ticks
     return LockPath(path, holder, record, holder is None and not lives)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from openclaw_gateway import settings
 from openclaw_gateway.admin import units
-from openclaw_gateway.admin.history import match_unit
+from openclaw_gateway.admin.history import hex_id, match_unit
 from openclaw_gateway.admin.report import SCHEMA
 from openclaw_gateway.admin.subject import Scope, choose_manager, held
 from openclaw_gateway.admin.units import Manager
@@ -131,7 +131,7 @@ def document(entry: Mapping[str, Any]) -> str:
         "priority": entry.get("PRIORITY"),
         "identifier": entry.get("SYSLOG_IDENTIFIER"),
         "pid": entry.get("_PID"),
-        "message_id": getattr(entry.get("MESSAGE_ID"), "hex", None),
+        "message_id": hex_id(entry.get("MESSAGE_ID")) or None,
         "message": str(entry.get("MESSAGE", "")),
         "fields": {
             name.removeprefix("OPENCLAW_").lower(): str(value)

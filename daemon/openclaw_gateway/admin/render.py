@@ -67,7 +67,8 @@ def screen(facts: Facts, verdict: Verdict, paint: Paint) -> list[str]:
     """Return the lines that ``status`` shows."""
     title = "openclaw-gateway" + (f" ({facts.profile})" if facts.profile else "")
     word = paint.tone(verdict.exit_code, verdict.state.upper())
-    lines = [f"{paint.bold(title)}  {word}: {verdict.reason}"]
+    code = paint.dim(f"(exit {int(verdict.exit_code)})")
+    lines = [f"{paint.bold(title)}  {word}: {verdict.reason}  {code}"]
     lines += _block("Unit", _unit_lines(facts), paint)
     lines += _block("Process", _process_lines(facts.process), paint)
     lines += _block("Lock", _lock_lines(facts), paint)
@@ -203,7 +204,7 @@ def _last_exit(unit: Unit | None) -> list[str]:
     if unit is None or unit.exit_kind == 0 or unit.main_pid is not None:
         return []
     how = f"code {unit.exit_status}" if unit.exit_kind == 1 else f"signal {unit.exit_status}"
-    said = f": {unit.status_text}" if unit.status_text else ""
+    said = f": {unit.status_text}" if unit.status_text and unit.result != "success" else ""
     return [f"{how}, result {unit.result}{_since(unit.exited_age_s, word='at')}{said}"]
 
 

@@ -37,13 +37,14 @@ class Manager(NamedTuple):
         """Whether it is the system's."""
         return self.uid is None
 
-    def command(self, program: str = "systemctl") -> str:
-        """Return how we would address it in a shell: ``systemctl --user -M alice@``."""
+    def command(self, viewer_uid: int) -> str:
+        """Return how a user addresses it in a shell: ``systemctl --user -M alice@``."""
+        sudo = "" if viewer_uid == 0 else "sudo "
         if self.uid is None:
-            return program
-        if self.uid == os.geteuid():
-            return f"{program} --user"
-        return f"{program} --user -M {self.user}@"
+            return f"{sudo}systemctl"
+        if self.uid == viewer_uid:
+            return "systemctl --user"
+        return f"{sudo}systemctl --user -M {self.user}@"
 
     @property
     def user(self) -> str:

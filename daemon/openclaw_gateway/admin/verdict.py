@@ -374,7 +374,7 @@ def _between_now_and_configured(facts: Facts) -> Iterator[str]:
     if facts.configured_port != port and (facts.owner or facts.process):
         yield f"configured for port {facts.configured_port}, but running on {port}: restart to change it"
     if unit and unit.needs_daemon_reload:
-        yield f"{unit.name} changed on disk since it was loaded: {unit.manager.command()} daemon-reload"
+        yield f"{unit.name} changed on disk since it was loaded: {unit.manager.command(facts.viewer_uid)} daemon-reload"
     version = record.version if record and facts.owner else None
     if version and version != facts.cli_version:
         yield f"version {version} runs, but {facts.cli_version} is installed: restart to change it"

@@ -100,8 +100,10 @@ def control_group(pid: int | str, *, proc: str = PROC) -> str:
     for line in (_read(f"{proc}/{pid}/cgroup") or b"").decode("utf-8", "replace").splitlines():
         _, controllers, path = line.split(":", 2)
         paths[controllers] = path
-    # Beside version 1 hierarchies, systemd's own has a name; version 2 has none.
-    return paths.get("name=systemd") or paths.get("") or ""
+    # Version 2 has no name; beside version 1, systemd keeps a hierarchy of its own, and in a
+    # container whichever of the two it does not use there shows the root.
+    known = [path for path in (paths.get("name=systemd"), paths.get("")) if path]
+    return next((path for path in known if path != "/"), known[0] if known else "")
 
 
 def describe(
