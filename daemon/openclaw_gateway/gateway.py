@@ -172,9 +172,8 @@ async def _serve(
             await _first(stop.wait(), watchdog.run(host, port))
         finally:
             supervisor.stopping("stopping: saying goodbye to clients")
-            with suppress(
-                StorageError
-            ):  # a courtesy to readers, and no reason to hang up on clients
+            # The record is a courtesy to readers, and no reason to hang up on clients.
+            with suppress(StorageError):
                 held.publish(Phase.DRAINING)
             await server.stop(hurry=hurry)
 
