@@ -36,14 +36,21 @@ def test_every_exit_status_is_described():
     assert described == [str(int(code)) for code in ExitCode]
 
 
-@pytest.mark.parametrize(
-    "key", [key for key in settings._SCHEMA if key.path], ids=lambda key: key.field
-)
-def test_every_setting_is_described(key):
-    described = [line.split()[1] for line in items(page("openclaw.json.5"), "SETTINGS")]
-    assert key.path in described
+KEYS = (*settings._SCHEMA, *settings._LIMITS)
 
 
-@pytest.mark.parametrize("variable", [key.variable for key in settings._SCHEMA if key.variable])
+@pytest.mark.parametrize("path", [key.path for key in KEYS if key.path])
+def test_every_setting_is_described(path):
+    assert path in [line.split()[1] for line in items(page("openclaw.json.5"), "SETTINGS")]
+
+
+@pytest.mark.parametrize("key", settings._LIMITS, ids=lambda key: key.path)
+def test_default_of_every_limit_is_the_codes(key):
+    default = round(key.default * 1000) if key.path.endswith("Ms") else key.default
+    entry = page("openclaw.json.5").split(f".It Li {key.path} ")[1].split(".It ")[0]
+    assert f"Default {default}." in entry
+
+
+@pytest.mark.parametrize("variable", [key.variable for key in KEYS if key.variable])
 def test_every_variable_is_described(variable):
     assert variable in page("openclaw-gateway.8")
