@@ -1,0 +1,32 @@
+"""What debian/ says of the code."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import openclaw_gateway
+from openclaw_gateway import settings
+
+DEBIAN = Path(__file__).parents[2] / "debian"
+
+
+def test_package_has_the_codes_version():
+    version = re.match(r"openclaw-gateway \(([^)~+]*)", (DEBIAN / "changelog").read_text())[1]
+    assert version == openclaw_gateway.__version__
+
+
+def test_settings_are_shipped_as_plain_json_that_the_code_accepts_without_a_warning():
+    path = DEBIAN / "openclaw.json"
+    shipped = json.loads(path.read_text())
+    loaded = settings.load({"--config": str(path)}, {"HOME": "/nonexistent"})
+    assert loaded.warnings == ()
+    assert shipped["gateway"] == {"port": loaded.port, "bind": loaded.bind}
+
+
+@pytest.mark.parametrize(
+    "example", sorted((DEBIAN / "examples").glob("*.conf")), ids=lambda p: p.name
+)
+def test_example_says_where_to_put_it(example):
+    assert f"/etc/systemd/system/openclaw-gateway.service.d/{example.name}" in example.read_text()
