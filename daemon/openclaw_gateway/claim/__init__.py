@@ -44,6 +44,7 @@ class Claim:
         self._files: list[LockFile] = []
         self.sockets: list[socket.socket] = []
         self.base_port: BasePortLock | None = None
+        self._released = False
 
     @property
     def lock_paths(self) -> list[str]:
@@ -107,8 +108,25 @@ class Claim:
         for listener in self.sockets:
             listener.close()
 
+    def disown(self) -> None:
+        """
+        Close all of it in a forked child, and change nothing: it is the parent's.
+
+        A lock lives as long as any process has its descriptor, so a child that outlives us would
+        hold it; flock(2). Children that execute another program close it by that, see PEP 446.
+        """
+        if self._released:
+            return
+        self.close_listeners()
+        if self.base_port is not None:
+            self.base_port.release()
+        for file in self._files:
+            file.close()
+        self._state.release()
+
     def release(self) -> None:
         """Give everything back, in reverse order."""
+        self._released = True
         with ExitStack() as undo:
             undo.callback(self._state.release)
             for file in self._files:
@@ -149,6 +167,7 @@ def acquire(
         state = contention.persist(lambda: DirectoryLock(settings.state_dir))
         claim = Claim(state, _own_record(settings, supervisor, state.path))
         undo.callback(claim.release)
+        os.register_at_fork(after_in_child=claim.disown)
         claim.lock(STATE_LOCK_NAME, contention)
         if not settings.allow_multiple:
             claim.lock(config_lock_name(settings.config_path), contention)

@@ -211,6 +211,10 @@ class LockFile:
         with suppress(OSError):
             if self._is_named(self._fd):
                 os.unlink(self._name, dir_fd=self._directory)
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors; the lock is free once every process that has them did."""
         os.close(self._fd)
         os.close(self._directory)
 
