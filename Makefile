@@ -4,7 +4,7 @@ PYTHON ?= /usr/bin/python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test check unit clean
+.PHONY: run test check unit faults torture fuzz bench clean
 
 run: $(VENV)/run
 	$(BIN)/openclaw-gateway run
@@ -18,6 +18,31 @@ check: $(VENV)/test
 
 unit: $(VENV)/test
 	$(BIN)/pytest
+
+# Every fault that can be made here, in full length and against other locks too; the README's tables are
+# made from what happens. About a quarter of an hour.
+faults: $(VENV)/test $(VENV)/controls/installed
+	FAULTS_FULL=1 PYTHONPATH=tests $(BIN)/pytest -p faults.recorder --record build/faults.json \
+	    tests/model tests/faults tests/faults/controls.py tests/integration
+	$(BIN)/python tests/faults/table.py build/faults.json README.md
+
+# Other people's locks, to compare with.
+$(VENV)/controls/installed: $(VENV)/run
+	packaging/need util-linux
+	$(PYTHON) -m venv $(VENV)/controls
+	$(VENV)/controls/bin/pip install --quiet filelock portalocker pid zc.lockfile fasteners
+	touch $@
+
+# make torture SECONDS=3600 SEED=7
+torture: $(VENV)/test
+	$(BIN)/python tests/faults/torture.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+# make fuzz SECONDS=3600
+fuzz: $(VENV)/test
+	FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/pytest tests/faults/test_fuzz.py
+
+bench: $(VENV)/test $(VENV)/controls/installed
+	$(BIN)/python tests/bench/run.py
 
 # What systemd-python is built from, and a virtual environment to put it in.
 $(VENV)/run: setup.cfg pyproject.toml

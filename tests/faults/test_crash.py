@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from faults.extent import extent
 from faults.life import Home
 from faults.stepper import Stepped
 
-STRIDE = int(os.environ.get("CRASH_STRIDE", "4"))
+STRIDE = extent("CRASH_STRIDE", 4, 1)
 """1 kills at every call; 4 at every fourth, beginning with a random one of the first four."""
 
-EXEC_STRIDE = int(os.environ.get("CRASH_EXEC_STRIDE", "800"))
+EXEC_STRIDE = extent("CRASH_EXEC_STRIDE", 800, 80)
 """The same for a process started with exec, whose imports are thousands of calls."""
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from faults.extent import extent
 from faults.life import Home
 from faults.stepper import CAN_FAIL_CALLS, Call, Stepped
 from openclaw_gateway.errors import ExitCode
 
-STRIDE = int(os.environ.get("ERROR_STRIDE", "4"))
+STRIDE = extent("ERROR_STRIDE", 4, 1)
 """1 tries every call with every error; 4 every fourth combination, beginning with a random one."""
 
 KNOWN = {int(code) for code in ExitCode}

@@ -101,7 +101,7 @@ class Torture:
             "longest time without an owner, s": round(self._referee.longest_gap_s, 2),
             "litter": self._home.litter(),
             "last start": last,
-            "tracebacks": self._home.log().count("Traceback"),
+            "tracebacks": self._home.log().split("Traceback")[1:4],
         }
 
     def _reap(self) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from conftest import free_port
+from faults.extent import extent
 from faults.stepper import Call, Stepped
 from model.claim_model import (
     GIVE_UP,
@@ -42,7 +43,7 @@ from openclaw_gateway.settings import Settings
 from openclaw_gateway.supervisor.journal import PlainJournal, Priority
 from openclaw_gateway.supervisor.notify import Supervisor
 
-HOSTILE_WALKS = int(os.environ.get("MODEL_WALKS", "150"))
+HOSTILE_WALKS = extent("MODEL_WALKS", 100, 1_000)
 """How many walks with a hostile hand to take; each goes where no earlier one went."""
 
 _AT_FDCWD = -100

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from faults.extent import extent
 from model.claim_model import (
     AS_BUILT,
     BELOW_THE_DIRECTORY,
@@ -23,7 +22,7 @@ from model.claim_model import (
 )
 from model.explorer import Explored, explore
 
-HOSTILE_ACTS = int(os.environ.get("MODEL_HOSTILE_ACTS", "2"))
+HOSTILE_ACTS = extent("MODEL_HOSTILE_ACTS", 2, 3)
 """How often someone interferes in the largest worlds; 3 takes half a minute, 4 several."""
 
 LOCK_FILE_ONLY = Protocol(directory_lock=False, base_port=False)

@@ -1,0 +1,93 @@
+"""Put what ``make faults`` found into the README, between its two markers.
+
+table.py OUTCOMES.json README.md
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from faults.implementations import GATEWAY, LIBRARIES
+from faults.scenarios import HOLDS, SCENARIOS
+
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+
+GATEWAY_FAULTS = (
+    (1, "50 starts at once on one port", "test_fifty_racing_starters_have_one_winner"),
+    (2, "SIGKILL at every system call of start and stop", "test_a_kill_at_any_system_call_leaves_nothing_in_the_way"),
+    (2, "SIGKILL in the middle of an executed start", "test_a_kill_of_an_executed_gateway_leaves_nothing_in_the_way"),
+    (6, "removed lock file made anew within a tick", "test_removed_lock_file_is_made_anew_and_a_second_start_refused_meanwhile"),
+    (7, "state directory moved: owner stops, not with 78", "test_state_directory_moved_away_stops_the_daemon_but_not_with_78"),
+    (14, "reused pid", "test_reused_pid_does_not_hold_up_a_start"),
+    (15, "record of an earlier boot, or of another process with that pid", "test_record_without_flock_of_the_wrong_process_does_not_hold_us_up"),
+    (17, "owner named `a) S 1 2`", "test_owner_of_any_name_is_recognized"),
+    (21, "unreadable record, lock held: unknown owner, not 78", "test_unreadable_record_of_a_held_lock_is_an_unknown_owner_and_not_78"),
+    (23, "reader during rewrites of the record", "test_reader_never_sees_a_torn_record"),
+    (27, "lock directory a symlink, foreign or writable by others", "test_symlink_in_the_lock_directorys_place_is_refused test_lock_directory_that_others_may_write_to_is_refused_and_not_mended test_state_directory_of_someone_else_is_refused"),
+    (28, "ENOSPC, EMFILE, ENOLCK, EIO, EINTR and more at every call of the claim", "test_every_failing_call_ends_in_success_or_in_a_clear_error"),
+    (32, "one state through two layers of an overlay", "test_state_reached_through_two_layers_of_an_overlay_is_guarded_by_the_port"),
+    (32, "one state in two network namespaces", "test_one_state_directory_in_two_network_namespaces_has_one_gateway"),
+    (33, "owner stopped, starter under systemd: 75, never 78", "test_hung_owner_under_systemd_is_waited_for_then_75_never_78"),
+    (35, "owner holds the lock and does not listen yet", "test_starting_owner_is_waited_for_and_then_recognized"),
+    (37, "stranger on the port that answers", "test_program_that_is_no_gateway_is_named_and_left_alone"),
+    (38, "gateway on another address of the port", "test_base_port_excludes_other_addresses"),
+    (39, "rival bound and not listening", "test_rival_that_is_bound_but_does_not_listen_counts_as_busy"),
+    (40, "rival of the same user with SO_REUSEPORT", "test_rival_of_the_same_user_cannot_share_the_port"),
+    (41, "port in TIME_WAIT", "test_port_in_time_wait_is_taken_at_once"),
+    (43, "no process of ours could inherit a lock", "test_gateway_makes_no_process_that_could_keep_its_locks"),
+    (46, "activated duplicate", "test_activated_duplicate_turns_away_who_waits_so_that_it_is_not_activated_again"),
+    (48, "owner's clock shifted by a time namespace", "test_gateway_in_a_time_namespace_holds_and_is_recognized"),
+    (50, "race between each check and its use, nine of them", "test_race_is_won test_race_is_lost_without_its_fix"),
+    (0, "torture", "test_torture_finds_no_two_owners_and_nothing_left_in_the_way"),
+    (0, "model of the claim, and the code along its paths", "test_there_is_never_more_than_one_owner test_each_part_is_needed test_the_code_makes_the_models_steps_while_someone_interferes"),
+)  # fmt: skip
+"""Number, what a reader calls it, and the tests that show it."""
+
+
+def matrix(outcomes: dict[str, dict[str, str]]) -> list[str]:
+    """Return the table of all implementations."""
+    names = (GATEWAY, *LIBRARIES)
+    lines = [f"| fault | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for scenario in SCENARIOS:
+        run = scenario.run.__name__
+        cells = []
+        for name in names:
+            test = f"[{run}]" if name == GATEWAY else f"[{run}-{name}]"
+            found = next((o for node, o in outcomes.items() if node.endswith(test)), None)
+            cells.append(found.get("verdict", found["outcome"]) if found else "not run")
+        lines.append(f"| {scenario.title} | {' | '.join(cells)} |")
+    return lines
+
+
+def gateway_faults(outcomes: dict[str, dict[str, str]]) -> list[str]:
+    """Return the table of what only a gateway can suffer."""
+    lines = ["| fault | openclaw-gateway |", "|---|---|"]
+    for _, title, tests in GATEWAY_FAULTS:
+        found = [
+            outcome["outcome"]
+            for test in tests.split()
+            for node, outcome in outcomes.items()
+            if re.search(rf"::{test}(\[|$)", node)
+        ]
+        verdict = HOLDS if found and set(found) == {"passed"} else ", ".join(sorted(set(found)))
+        lines.append(f"| {title} | {verdict or 'not run'} |")
+    return lines
+
+
+def main() -> None:
+    outcomes = json.loads(Path(sys.argv[1]).read_text())
+    readme = Path(sys.argv[2])
+    text = readme.read_text()
+    tables = "\n".join([*matrix(outcomes), "", *gateway_faults(outcomes)])
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Every scenario of the fault matrix, against the gateway."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from faults.implementations import GATEWAY, Lab
+from faults.scenarios import HOLDS, SCENARIOS, Scenario
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(
+            scenario,
+            id=scenario.run.__name__,
+            marks=pytest.mark.skipif(scenario.needs_root and os.getuid() != 0, reason="needs root"),
+        )
+        for scenario in SCENARIOS
+    ],
+)
+def test_gateway_holds(
+    scenario: Scenario, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with closing(Lab(GATEWAY, tmp_path)) as lab:
+        verdict = scenario.run(lab)
+        record_property("verdict", verdict)
+        assert verdict == HOLDS, lab.log.read_text()
