@@ -129,6 +129,7 @@ def _session(conversation: _Conversation) -> Session:
     from requests.adapters import HTTPAdapter
     from urllib3.connection import HTTPConnection
     from urllib3.connectionpool import HTTPConnectionPool
+    from urllib3.exceptions import NewConnectionError
     from urllib3.poolmanager import PoolManager
 
     class Connection(HTTPConnection):
@@ -146,7 +147,9 @@ def _session(conversation: _Conversation) -> Session:
                 timed_out = isinstance(error, TimeoutError)
                 conversation.connect_errno = errno.ETIMEDOUT if timed_out else error.errno
                 sock.close()
-                raise
+                # A listener that goes away resets who waits in its backlog. urllib3 takes a bare
+                # ECONNRESET for one of the request, and reads an answer from a socket that isn't there.
+                raise NewConnectionError(self, "not connected") from error
             conversation.connected = True
             self.sock = sock
 
