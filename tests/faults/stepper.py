@@ -28,12 +28,12 @@ _ENTRY, _EXIT = 1, 2
 # asm/unistd.h; the calls that tests ask for by name. Every other one is known by its number.
 _NUMBERS = {
     "x86_64": {
-        0: "read", 1: "write", 3: "close", 17: "pread64", 18: "pwrite64", 41: "socket", 49: "bind", 50: "listen",
+        0: "read", 1: "write", 3: "close", 17: "pread64", 18: "pwrite64", 7: "poll", 41: "socket", 42: "connect", 44: "sendto", 45: "recvfrom", 49: "bind", 50: "listen",
         54: "setsockopt", 72: "fcntl", 73: "flock", 77: "ftruncate", 83: "mkdir", 257: "openat", 258: "mkdirat",
         56: "clone", 57: "fork", 58: "vfork", 435: "clone3", 262: "newfstatat", 263: "unlinkat", 291: "epoll_create1", 53: "socketpair",
     },
     "aarch64": {
-        63: "read", 64: "write", 57: "close", 67: "pread64", 68: "pwrite64", 198: "socket", 200: "bind",
+        63: "read", 64: "write", 57: "close", 67: "pread64", 68: "pwrite64", 73: "ppoll", 198: "socket", 203: "connect", 206: "sendto", 207: "recvfrom", 200: "bind",
         201: "listen", 208: "setsockopt", 25: "fcntl", 32: "flock", 46: "ftruncate", 56: "openat", 34: "mkdirat",
         79: "newfstatat", 35: "unlinkat", 220: "clone", 435: "clone3", 20: "epoll_create1", 199: "socketpair",
     },

@@ -7,8 +7,11 @@ import os
 import random
 import shutil
 import signal
+import socket
+import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ import pytest
 from faults.extent import extent
 from faults.life import Home
 from faults.stepper import CAN_FAIL_CALLS, Call, Stepped
+from openclaw_gateway.claim.ownership import Health
+from openclaw_gateway.claim.probe import probe
 from openclaw_gateway.errors import ExitCode
 
 STRIDE = extent("ERROR_STRIDE", 4, 1)
@@ -118,3 +123,50 @@ def test_every_failing_call_ends_in_success_or_in_a_clear_error(home: Home) -> N
         if home.whole_life() != 0 or "waiting" in home.log() or home.litter():
             wrong.append(f"{what}; the next start:\n{home.log()}{home.litter()}")
     assert not wrong, f"{len(wrong)} of {len(cases) // STRIDE}:\n" + "\n\n".join(wrong)
+
+
+_PROBE_ERRORS = {
+    "socket": ("EMFILE", "ENOBUFS", "EAFNOSUPPORT"),
+    "connect": ("ECONNRESET", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH", "EADDRNOTAVAIL", "EPERM"),
+    "sendto": ("ECONNRESET", "EPIPE", "ENOBUFS"),
+    "recvfrom": ("ECONNRESET", "ETIMEDOUT", "ENOTCONN"),
+    "poll": ("ENOMEM",),
+}
+
+
+def test_probe_explains_whatever_its_calls_fail_with(healthy: int) -> None:
+    verdicts = list(Health)
+    seen: Counter[str] = Counter()
+    for name, errors in _PROBE_ERRORS.items():
+        for error in errors:
+            asking = Stepped(lambda: verdicts.index(probe("127.0.0.1", healthy, timeout_s=5)))
+            while (call := asking.call()) is not None:
+                if call.name == name:
+                    seen[name] += 1
+                    asking.fail(getattr(errno, error))
+                    break
+                asking.result()
+            assert asking.finish() < len(verdicts), f"{name} failing with {error}"
+    assert set(seen) >= {"socket", "connect", "sendto", "recvfrom"}
+
+
+@pytest.fixture
+def healthy() -> Iterator[int]:
+    """The port of a server that answers everyone as a healthy gateway does."""
+    body = b'{"ok":true,"status":"live"}'
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client, suppress(OSError):
+                        client.recv(4096)
+                        client.sendall(answer)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        serving.join()
