@@ -257,7 +257,11 @@ class Server:
         return _json(body, ok=ready)
 
     async def _root(self, request: web.Request) -> web.StreamResponse:
-        if not web.WebSocketResponse().can_prepare(request).ok:
+        try:
+            upgrade = web.WebSocketResponse().can_prepare(request).ok
+        except ValueError:  # what aiohttp does with a key that is not ASCII
+            return _leave(400, "Sec-WebSocket-Key is not base64")
+        if not upgrade:
             raise web.HTTPUpgradeRequired(headers={"Upgrade": "websocket"}, text="WebSocket only\n")
         visitor = self._door.visitor(request.transport)
         if visitor is None:
