@@ -1,0 +1,113 @@
+"""What a gateway uses does not grow with what it has been through, and idling costs next to nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import CAP_S, NotifySocket, Start
+from faults.extent import extent
+
+CONNECTS = extent("CONNECTS", 3_000, 100_000)
+IDLE_HOURS = extent("IDLE_HOURS", 2, 24)
+IDLE_WINDOW_S = extent("IDLE_WINDOW_S", 10, 120)
+
+TICKS_PER_HOUR = 180
+"""One look at the claim every 20 s where systemd watches nothing."""
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+def resident_kib(pid: int) -> int:
+    return _status(pid, "VmRSS:")
+
+
+def switches(pid: int) -> int:
+    """How often it went to sleep by itself, which is how often it was woken. proc_pid_status(5)."""
+    return _status(pid, "voluntary_ctxt_switches:")
+
+
+def _status(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise AssertionError(f"no {name} in the status of {pid}")
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def visit(port: int, number: int) -> None:
+    """Connect in one of five ways, of which three are rude."""
+    with socket.create_connection(("127.0.0.1", port), CAP_S) as client:
+        match number % 5:
+            case 0 | 1:
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                while client.recv(4096):
+                    pass
+            case 2:
+                client.sendall(
+                    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+                )
+                client.recv(4096)
+            case 3:
+                client.sendall(b"GET /healthz HT")
+            case 4:  # with a reset instead of an end
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def settled_descriptors(pid: int, wanted: int) -> int:
+    """Wait until no more descriptors are open than before; closing takes the loop a moment."""
+    ends_s = time.monotonic() + CAP_S
+    while (count := descriptors(pid)) > wanted and time.monotonic() < ends_s:
+        time.sleep(0.1)
+    return count
+
+
+def test_connects_leave_memory_and_descriptors_where_they_were(start: Start, port: int) -> None:
+    daemon = start().ready()
+    fds = descriptors(daemon.pid)
+    for number in range(1_000):
+        visit(port, number)
+    settled_descriptors(daemon.pid, fds)
+    before_kib = resident_kib(daemon.pid)
+    for number in range(CONNECTS):
+        visit(port, number)
+    assert settled_descriptors(daemon.pid, fds) <= fds
+    grown_kib = resident_kib(daemon.pid) - before_kib
+    print(f"{CONNECTS} connects: {before_kib} KiB and {grown_kib:+} KiB, {fds} descriptors")
+    assert grown_kib < 2048
+
+
+def test_hours_of_idling_leave_memory_and_descriptors_where_they_were(
+    start: Start, notify: NotifySocket
+) -> None:
+    """What an idle gateway does is its ticks: as many as those hours have, a few milliseconds apart."""
+    daemon = start(NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="9000").ready()
+    for _ in range(100):
+        notify.wait_for("WATCHDOG=1")
+    before_kib, fds = resident_kib(daemon.pid), descriptors(daemon.pid)
+    for _ in range(IDLE_HOURS * TICKS_PER_HOUR):
+        notify.wait_for("WATCHDOG=1")
+    assert settled_descriptors(daemon.pid, fds) <= fds
+    grown_kib = resident_kib(daemon.pid) - before_kib
+    print(f"{IDLE_HOURS} hours: {before_kib} KiB and {grown_kib:+} KiB, {fds} descriptors")
+    assert grown_kib < 1024
+
+
+def test_idle_gateway_is_rarely_woken(start: Start) -> None:
+    daemon = start().ready()
+    time.sleep(1)  # a start's last wake-ups are not idling
+    before = switches(daemon.pid)
+    time.sleep(IDLE_WINDOW_S)
+    woken = switches(daemon.pid) - before
+    per_minute = woken * 60 / IDLE_WINDOW_S
+    print(f"{per_minute:.0f} wake-ups per minute")
+    assert woken <= 2 + IDLE_WINDOW_S / 5
