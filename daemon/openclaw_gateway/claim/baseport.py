@@ -30,6 +30,8 @@ from openclaw_gateway.claim.process import PROC
 from openclaw_gateway.errors import BindError
 
 _ANSWER_TIMEOUT_S = 0.2
+_BACKLOG = 1024
+"""Questions that wait while the holder is stopped; past that the kernel does not name it any more."""
 _PREFIX = "openclaw-gateway.port."
 
 
@@ -71,7 +73,7 @@ class BasePortLock:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
                 self._socket.bind(_name(port))
-                self._socket.listen(16)
+                self._socket.listen(_BACKLOG)
             except OSError:
                 self._socket.close()
                 raise
