@@ -20,7 +20,7 @@ unit: $(VENV)/test
 	$(BIN)/pytest
 
 # Every fault that can be made here, in full length and against other locks too; the README's tables are
-# made from what happens. About a quarter of an hour.
+# made from what happens. About half an hour.
 faults: $(VENV)/test $(VENV)/controls/installed
 	FAULTS_FULL=1 PYTHONPATH=tests $(BIN)/pytest -p faults.recorder --record build/faults.json \
 	    tests/model tests/faults tests/faults/controls.py tests/integration
@@ -41,7 +41,9 @@ torture: $(VENV)/test
 fuzz: $(VENV)/test
 	FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/pytest tests/faults/test_fuzz.py
 
+# Figures beside their floors, for the README; about five minutes on a quiet machine.
 bench: $(VENV)/test $(VENV)/controls/installed
+	packaging/need wrk
 	$(BIN)/python tests/bench/run.py
 
 # What systemd-python is built from, and a virtual environment to put it in.

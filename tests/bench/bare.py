@@ -1,0 +1,46 @@
+"""What a gateway can't be cheaper than: a bare interpreter, its imports, a bare aiohttp route.
+
+    bare.py <imports>|serve <port>
+
+Says ``READY=1`` to ``NOTIFY_SOCKET`` when it is done, and waits for SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def ready() -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+
+
+def serve(port: int) -> None:
+    from aiohttp import web
+
+    async def live(_: web.Request) -> web.Response:
+        return web.Response(body=b'{"ok":true,"status":"live"}', content_type="application/json")
+
+    async def started(_: web.Application) -> None:
+        import asyncio
+
+        asyncio.get_running_loop().call_soon(ready)
+
+    application = web.Application()
+    application.router.add_get("/healthz", live)
+    application.on_startup.append(started)
+    web.run_app(application, host="127.0.0.1", port=port, print=None, access_log=None)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(int(sys.argv[2]))
+    else:
+        for module in filter(None, sys.argv[1].split(",")):
+            __import__(module)
+        ready()
+        signal.pause()
