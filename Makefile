@@ -29,7 +29,7 @@ faults: $(VENV)/test $(VENV)/controls/installed
 # Other people's locks, to compare with.
 $(VENV)/controls/installed: $(VENV)/run
 	packaging/need util-linux
-	$(PYTHON) -m venv $(VENV)/controls
+	$(PYTHON) -m venv --clear $(VENV)/controls
 	$(VENV)/controls/bin/pip install --quiet filelock portalocker pid zc.lockfile fasteners
 	touch $@
 
