@@ -20,6 +20,10 @@ CAP_S = 60.0
 """A generous cap on anything that should take a moment; never a measurement."""
 
 
+TOKEN = "the-token-of-the-tests"
+"""What gateways that ``start`` starts want from clients."""
+
+
 class Daemon:
     """A gateway process of its own, whose log can be waited on line by line."""
 
@@ -124,6 +128,7 @@ def start(port: int, state_dir: Path) -> Iterator[Start]:
         defaults = {
             "OPENCLAW_GATEWAY_PORT": str(port),
             "OPENCLAW_STATE_DIR": str(state_dir),
+            "OPENCLAW_GATEWAY_TOKEN": TOKEN,
             "PYTHONUNBUFFERED": "1",
         }
         daemon = Daemon(*arguments, environ=clean_environ(**(defaults | variables)))

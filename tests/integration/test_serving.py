@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 import requests
 
-from conftest import CAP_S, Start, clean_environ
+from conftest import CAP_S, TOKEN, Start, clean_environ
 
 HEALTH = ["/healthz", "/health"]
 ROUTES = [*HEALTH, "/startupz", "/startup", "/readyz", "/ready"]
@@ -116,14 +116,13 @@ def test_log_whose_reader_is_gone_does_not_keep_us_from_stopping(
 ) -> None:
     daemon = subprocess.Popen(
         [sys.executable, "-m", "openclaw_gateway", "--port", str(port)],
-        env=clean_environ(OPENCLAW_STATE_DIR=str(state_dir)),
+        env=clean_environ(OPENCLAW_STATE_DIR=str(state_dir), OPENCLAW_GATEWAY_TOKEN=TOKEN),
         stderr=subprocess.PIPE,
         text=True,
     )
     assert daemon.stderr
     try:
-        while "ready on" not in daemon.stderr.readline():
-            assert daemon.poll() is None
+        assert "ready on" in daemon.stderr.readline()
         daemon.stderr.close()
         daemon.terminate()
         assert daemon.wait(CAP_S) == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CAP_S, NotifySocket, Start, clean_environ, free_port
+from conftest import CAP_S, TOKEN, NotifySocket, Start, clean_environ, free_port
 from openclaw_gateway.claim.listener import adopt
 from openclaw_gateway.claim.ownership import Health
 from openclaw_gateway.claim.probe import probe
@@ -107,7 +107,7 @@ def test_stop_says_stopping_and_exits_0(start: Start, notify: NotifySocket) -> N
     notify.wait_for("READY=1")
     assert daemon.stop() == 0
     assert index_of(notify.drain(), "STOPPING=1") == len(notify.heard) - 1
-    assert len(daemon.log) == 4  # token made, started, stopping, stopped
+    assert len(daemon.log) == 3  # started, stopping, stopped
 
 
 def test_good_reload_takes_effect_and_says_what_waits_for_a_restart(
@@ -261,7 +261,10 @@ def test_socket_that_systemd_hands_over_is_served_and_not_probed(
 ) -> None:
     with socket.create_server(("127.0.0.1", port)) as listening:
         daemon = activated(
-            listening, OPENCLAW_GATEWAY_PORT=str(port), OPENCLAW_STATE_DIR=str(state_dir)
+            listening,
+            OPENCLAW_GATEWAY_PORT=str(port),
+            OPENCLAW_STATE_DIR=str(state_dir),
+            OPENCLAW_GATEWAY_TOKEN=TOKEN,
         )
     with daemon:
         try:
