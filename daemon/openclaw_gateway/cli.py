@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import NamedTuple, NoReturn
 
 from openclaw_gateway import __version__, settings
-from openclaw_gateway.errors import ExitCode, GatewayError
+from openclaw_gateway.errors import ConfigurationError, ExitCode, GatewayError
 
 _SETTING_FLAGS = (
     ("--port", "PORT", "port to listen on (default 18789)"),
@@ -191,6 +191,35 @@ def _logs(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _call(arguments: argparse.Namespace) -> ExitCode:
+    import json
+
+    from openclaw_gateway.admin import call
+
+    try:
+        params = json.loads(arguments.params) if arguments.params else None
+    except ValueError as error:
+        raise ConfigurationError("flag", "--params", f"not JSON: {error}") from None
+    flags = _flags(arguments)
+    target = call.find(
+        settings.load(flags, os.environ),
+        address=arguments.url,
+        secret_given=any(flags[flag] for flag in ("--token-file", "--password-file")),
+    )
+    try:
+        payload = call.call(target, arguments.method, params, timeout_s=arguments.timeout)
+    except call.CallFailed as failure:
+        if arguments.json and failure.error:
+            print(json.dumps({"ok": False, "error": failure.error}))
+            return failure.exit_code
+        raise
+    if arguments.json:
+        print(json.dumps({"ok": True, "payload": payload}))
+    else:
+        print(json.dumps(payload, indent=2, ensure_ascii=False))
+    return ExitCode.OK
+
+
 def _configure_scope(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     for scope, text in (("system", "the system's unit"), ("user", "your own user unit")):
@@ -239,6 +268,16 @@ def _configure_logs(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _configure_call(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("method", metavar="METHOD", help="such as health, status, logs.tail")
+    parser.add_argument("--params", metavar="JSON", help="what to hand to the method")
+    parser.add_argument("--url", metavar="URL", help="gateway elsewhere, ws://ADDRESS:PORT")
+    _configure_json(parser)
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=_seconds, default=30.0, help="for the whole of it (30)"
+    )
+
+
 def _count(text: str) -> int:
     number = int(text)
     if not 0 < number <= 1_000_000:
@@ -280,4 +319,5 @@ _VERBS = (
         _configure_probe,
         (*_PLACE_FLAGS, "--host", "--bind"),
     ),
+    _Verb("call", "call one method of the running gateway", _call, _configure_call),
 )

@@ -13,6 +13,9 @@ from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.supervisor.journal import Priority
 
 MAX_FILE_BYTES = 4 << 20
+TOKEN_FILE = "gateway.token"
+"""In the state directory: the token that is made at the first start if none is configured."""
+
 _TOKEN_CREDENTIAL = "openclaw-gateway.token"
 _PASSWORD_CREDENTIAL = "openclaw-gateway.password"
 

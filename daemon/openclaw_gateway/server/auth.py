@@ -13,10 +13,9 @@ from typing import NamedTuple
 from openclaw_gateway.errors import StorageError
 from openclaw_gateway.server.frames import ErrorCode, error
 from openclaw_gateway.server.session import Refusal
-from openclaw_gateway.settings import AuthMode, Limits, Settings, read_secret
+from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Limits, Settings, read_secret
 from openclaw_gateway.supervisor.journal import Event, Journal
 
-TOKEN_FILE = "gateway.token"
 _TOKEN_BYTES = 32
 
 _FIRST_DELAY_S = 0.25
