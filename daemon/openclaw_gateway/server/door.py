@@ -76,7 +76,9 @@ class Visitor(asyncio.Protocol):
         self._overflow: Callable[[], None] | None = None
         self._expire: Callable[[], None] = self.abort
         timeout_s = _PORCH_TIMEOUT_S if excess else door.limits.handshake_timeout_s
-        self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._on_deadline)
+        loop = asyncio.get_running_loop()
+        self._due_s = loop.time() + timeout_s
+        self._deadline = loop.call_at(self._due_s, self._on_deadline)
 
     def asked(self) -> None:
         """Note that a whole HTTP request has come: from here on aiohttp's own timers do."""
@@ -91,6 +93,7 @@ class Visitor(asyncio.Protocol):
             overflow: Called when more comes in than a handshake needs.
         """
         self._expire, self._overflow = expire, overflow
+        self._deadline = asyncio.get_running_loop().call_at(self._due_s, self._on_deadline)
         self._allowance = _PREAUTH_SLACK * self._door.limits.max_preauth_bytes
 
     def admitted(self) -> None:

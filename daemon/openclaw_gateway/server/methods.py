@@ -17,8 +17,9 @@ entry point names a function that takes the ``Registry``. ::
             raise CallError("unknown city")
         return {"celsius": 21}
 
-A plain function runs in a thread of its own; an ``async def`` runs on the event loop, which it must
-not block. Either may raise, hang, or return too much: its own call then fails, and no other.
+Each call of a method runs in a thread of its own, and an ``async def`` on an event loop of its own
+there. It may raise, hang, or return too much: its own call then fails, and no other. A route is an
+aiohttp handler like any other: it runs on the gateway's event loop, which it must not block.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ _IMPLIED = {
 
 MAX_CALLS_PER_METHOD = 16
 """Calls of one method that may run at once: a method that hangs keeps no more than this waiting."""
+
+
+_GRACE_S = 1.0
 
 
 def satisfies(granted: frozenset[str], scope: str | None) -> bool:
@@ -205,7 +209,10 @@ class Registry:
             try:
                 entry_point.load()(self)
             except Exception as failure:
-                self.methods, self.routes = methods, routes
+                # In place: others hold on to these two.
+                self.methods.clear()
+                self.methods.update(methods)
+                self.routes[:] = routes
                 journal.write(
                     Event.EXTENSION_FAILED,
                     f"extension {entry_point.name} ({entry_point.value}) left out: {failure!r}",
@@ -250,38 +257,40 @@ class Caller:
         """
         Call a method that may take its time.
 
-        After ``timeout_s`` the caller gets its error; a handler that won't be cancelled goes on, and
-        counts against the calls of this method until it ends.
+        After ``timeout_s`` the caller gets its error. A thread can't be ended from outside: a handler
+        that hangs counts against the calls of its method until it ends by itself, and a coroutine is
+        cancelled.
         """
         if self._running.get(method.name, 0) >= MAX_CALLS_PER_METHOD:
             busy = f"{method.name} is busy; try again in a moment"
             return Failure(error(ErrorCode.UNAVAILABLE, busy, retry_after_ms=1000))
         self._running[method.name] = self._running.get(method.name, 0) + 1
-        work = self._begin(method, call)
+        work = in_thread(lambda: encode(self._result(method, call)), name=method.name)
         work.add_done_callback(lambda done: self._ended(method, done))
-        try:
-            done, _ = await asyncio.wait({work}, timeout=self._timeout_s)
-        finally:
-            work.cancel()
+        done, _ = await asyncio.wait({work}, timeout=self._timeout_s)
         if not done:
             self._reached["request_timeout_s"] += 1
             late = f"{method.name} did not answer within {self._timeout_s:g} s"
             return Failure(error(ErrorCode.UNAVAILABLE, late))
         try:
             return self._judged(method, work.result())
-        except asyncio.CancelledError:
-            return Failure(error(ErrorCode.UNAVAILABLE, f"{method.name} was cancelled"))
         except Exception as failure:
             return self._failed(method, failure)
 
-    def _begin(self, method: Method, call: Call) -> asyncio.Future[str]:
-        if inspect.iscoroutinefunction(method.handler):
-            return asyncio.create_task(_awaited(method.handler, call))
-        return in_thread(lambda: encode(method.handler(call)), name=method.name)
+    def _result(self, method: Method, call: Call) -> object:
+        """Return what a handler returns; runs in a thread of its own."""
+        if not inspect.iscoroutinefunction(method.handler):
+            return method.handler(call)
+
+        async def bounded() -> object:
+            # A moment after the caller has given up.
+            async with asyncio.timeout(self._timeout_s + _GRACE_S):
+                return await method.handler(call)
+
+        return asyncio.run(bounded())
 
     def _ended(self, method: Method, work: asyncio.Future[str]) -> None:
-        if not work.cancelled():
-            work.exception()  # seen: one that comes after the caller left is nobody's
+        work.exception()  # seen: one that comes after the caller left is nobody's
         self._running[method.name] -= 1
         if not self._running[method.name]:
             del self._running[method.name]
@@ -302,17 +311,6 @@ class Caller:
         return Failure(error(ErrorCode.UNAVAILABLE, f"{method.name} failed; the log says why"))
 
 
-async def _awaited(handler: Handler, call: Call) -> str:
-    try:
-        answer = await handler(call)
-        # Encoding a flood takes a while: elsewhere, so that the loop keeps its pace.
-        encoded: str = await in_thread(lambda: encode(answer), name="encode")
-        return encoded
-    except (SystemExit, KeyboardInterrupt) as exit_:
-        # asyncio would end the daemon for it.
-        raise RuntimeError(f"handler tried to exit: {exit_!r}") from exit_
-
-
 def in_thread(function: Callable[[], Any], *, name: str) -> asyncio.Future[Any]:
     """
     Run a function in a thread of its own and return the future of its result.
@@ -324,8 +322,6 @@ def in_thread(function: Callable[[], Any], *, name: str) -> asyncio.Future[Any]:
     future: asyncio.Future[Any] = loop.create_future()
 
     def settle(result: Any, failure: BaseException | None) -> None:
-        if future.cancelled():
-            return
         if failure is None:
             future.set_result(result)
         else:

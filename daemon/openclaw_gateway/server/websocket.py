@@ -71,6 +71,7 @@ class Client:
         self._clients, self._shared, self._socket = clients, clients.shared, socket
         self._outbox: deque[Send | Close] = deque()
         self._waiting_bytes = 0
+        self._cut = False
         self._wake = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
         self.writing = asyncio.create_task(self._write())
@@ -112,7 +113,9 @@ class Client:
                 self.visitor.abort()
 
     def apply(self, effects: Iterable[Effect]) -> None:
-        """Do what the session decided, but for ``Authenticate``."""
+        """Do what the session decided, but for ``Authenticate``; nothing more for one that was cut off."""
+        if self._cut:
+            return
         for effect in effects:
             match effect:
                 case Send(text):
@@ -135,6 +138,7 @@ class Client:
 
     def _cut_off(self, backlog_bytes: int) -> None:
         """Give up on a client that doesn't read: a close frame would only wait behind the rest."""
+        self._cut = True
         self._shared.reached["max_buffered_bytes"] += 1
         self._outbox.clear()
         self._waiting_bytes = 0

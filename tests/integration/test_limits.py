@@ -1,0 +1,387 @@
+"""Every limit, reached: the one who goes too far is stopped, everybody else is served, and /healthz answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import requests
+
+from conftest import CAP_S, TOKEN, Daemon, Start, clean_environ
+from openclaw_gateway.claim.ownership import Health
+from openclaw_gateway.claim.probe import probe
+from wire import Wire, admitted, dialled, run
+
+Limited = Callable[..., Daemon]
+
+
+@pytest.fixture
+def limited(start: Start, state_dir: Path) -> Limited:
+    def begin(**limits: int) -> Daemon:
+        state_dir.mkdir(exist_ok=True)
+        config = {"gateway": {"limits": limits}}
+        (state_dir / "openclaw.json").write_text(json.dumps(config))
+        return start()
+
+    return begin
+
+
+@contextmanager
+def mute(port: int, count: int, host: str = "127.0.0.1") -> Iterator[list[socket.socket]]:
+    """Hold connections open that say nothing."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(socket.create_connection((host, port), timeout=CAP_S))
+            for _ in range(count)
+        ]
+
+
+def upgrade(port: int) -> requests.Response:
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    headers["Sec-WebSocket-Key"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+    answer = requests.get(f"http://127.0.0.1:{port}/", headers=headers, timeout=CAP_S, stream=True)
+    if answer.status_code != 101:
+        assert answer.text
+    answer.close()
+    return answer
+
+
+def ended(connection: socket.socket) -> bool:
+    """Wait until the gateway hangs up."""
+    connection.settimeout(CAP_S)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+async def reached(port: int, limit: str) -> int:
+    async with admitted(port) as wire:
+        status = (await wire.call("status"))["payload"]
+        return status["limits"][limit]["reached"]
+
+
+def test_thousand_mute_sockets_leave_healthz_answering(start: Start, port: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        start().ready()
+        with mute(port, 1000):
+            for _ in range(20):
+                assert probe("127.0.0.1", port, timeout_s=1) is Health.HEALTHY
+            # Whoever wants more than health is told why not.
+            answer = upgrade(port)
+            assert answer.status_code == 503
+            assert "max_unauthenticated_per_address" in answer.text
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_mute_connection_is_dropped_after_the_handshake_timeout(
+    limited: Limited, port: int
+) -> None:
+    limited(handshakeTimeoutMs=500).ready()
+    with mute(port, 3) as (silent, half, dripping):
+        half.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+        dripping.sendall(b"G")
+        assert ended(silent) and ended(half) and ended(dripping)
+    assert run(reached(port, "handshakeTimeoutMs")) == 3
+
+
+def test_default_handshake_timeout_is_ten_seconds_at_most(start: Start, port: int) -> None:
+    start().ready()
+
+    async def visit() -> int:
+        async with admitted(port) as wire:
+            status = (await wire.call("status"))["payload"]
+            return status["limits"]["handshakeTimeoutMs"]["limit"]
+
+    assert run(visit()) <= 10_000
+
+
+def test_websocket_without_a_hello_is_closed_after_the_handshake_timeout(
+    limited: Limited, port: int
+) -> None:
+    limited(handshakeTimeoutMs=500).ready()
+
+    async def visit() -> int | None:
+        async with dialled(port) as wire:
+            return await wire.closed()
+
+    assert run(visit()) == 1008
+
+
+def test_idle_client_with_a_hello_stays(limited: Limited, port: int) -> None:
+    limited(handshakeTimeoutMs=500, tickIntervalMs=250).ready()
+
+    async def visit() -> None:
+        async with admitted(port) as wire:
+            for _ in range(4):
+                await wire.event("tick")
+            assert (await wire.call("health"))["ok"]
+
+    run(visit())
+
+
+@pytest.mark.parametrize(
+    "limit", ["maxConnections", "maxConnectionsPerAddress", "maxUnauthenticatedPerAddress"]
+)
+def test_connections_are_bounded_and_places_come_free(
+    limited: Limited, port: int, limit: str
+) -> None:
+    limited(**{limit: 3}).ready()
+    with mute(port, 3):
+        answer = upgrade(port)
+        assert (answer.status_code, answer.headers["Connection"]) == (503, "close")
+        assert probe("127.0.0.1", port) is Health.HEALTHY
+    while upgrade(port).status_code != 101:
+        pass
+    # This one may count upgrades that were tried while the places came free.
+    assert run(reached_soon(port, limit)) >= 1
+
+
+async def reached_soon(port: int, limit: str) -> int:
+    """Ask for a limit's count through a connection that may have to wait for its place."""
+    while True:
+        try:
+            return await reached(port, limit)
+        except aiohttp.WSServerHandshakeError:
+            continue
+
+
+def test_clients_with_a_hello_take_no_place_from_those_without(limited: Limited, port: int) -> None:
+    limited(maxUnauthenticatedPerAddress=2).ready()
+
+    async def visit() -> None:
+        async with admitted(port), admitted(port), admitted(port), admitted(port) as last:
+            assert (await last.call("status"))["payload"]["clients"]["connected"] == 4
+
+    run(visit())
+
+
+def test_other_addresses_are_not_hurt_by_one_that_fills_its_places(
+    limited: Limited, port: int
+) -> None:
+    limited(maxConnectionsPerAddress=2).ready()
+    with ExitStack() as stack:
+        for _ in range(2):
+            neighbour = stack.enter_context(socket.socket())
+            neighbour.bind(("127.0.0.9", 0))
+            neighbour.connect(("127.0.0.1", port))
+        run(reached(port, "maxConnectionsPerAddress"))
+
+
+def test_requests_in_flight_are_bounded_per_client(limited: Limited, port: int) -> None:
+    limited(maxInFlight=1).ready()
+
+    async def visit() -> None:
+        async with admitted(port) as wire, admitted(port) as other:
+            await wire.send("logs.tail", id="a")
+            await wire.send("logs.tail", id="b")
+            answers = [await wire.answer("a"), await wire.answer("b")]
+            refused = [answer for answer in answers if not answer["ok"]]
+            assert [answer["error"]["code"] for answer in refused] == ["UNAVAILABLE"]
+            assert (await other.call("health"))["ok"]
+
+    run(visit())
+    assert run(reached(port, "maxInFlight")) == 1
+
+
+def test_request_rate_is_bounded_per_client(limited: Limited, port: int) -> None:
+    limited(requestsPerSecond=10).ready()
+
+    async def visit() -> None:
+        async with admitted(port) as wire, admitted(port) as other:
+            answers = [await wire.call("health", id=f"{number}") for number in range(50)]
+            refused = [answer["error"] for answer in answers if not answer["ok"]]
+            assert len(refused) > 20
+            assert refused[0]["retryable"] is True and refused[0]["retryAfterMs"] > 0
+            assert (await other.call("health"))["ok"]
+
+    run(visit())
+
+
+def test_slow_reader_is_cut_off_and_the_others_are_not(limited: Limited, port: int) -> None:
+    daemon = limited(maxBufferedBytes=65536).ready()
+
+    async def visit() -> None:
+        async with admitted(port) as other:
+            with raw_client(port) as slow:
+                sent = 0
+                try:
+                    # It asks, and never reads: the kernel's buffers fill, then ours.
+                    while sent < 100_000:
+                        slow.send(masked('{"type":"req","id":"1","method":"status"}'))
+                        sent += 1
+                except (ConnectionError, TimeoutError):
+                    pass
+                await asyncio.to_thread(daemon.wait_for, "cut off a slow client")
+            limits = (await other.call("status"))["payload"]["limits"]
+            assert limits["maxBufferedBytes"]["reached"] == 1
+            assert daemon_rss_bytes(daemon) < 200 << 20
+
+    run(visit())
+
+
+def daemon_rss_bytes(daemon: Daemon) -> int:
+    return int(Path(f"/proc/{daemon.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@contextmanager
+def raw_client(port: int) -> Iterator[socket.socket]:
+    """Open a connection with its hello, whose receive buffer is small and never read again."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(5)
+        client.connect(("127.0.0.1", port))
+        client.sendall(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        client.sendall(masked(json.dumps(CONNECT)))
+        received = b""
+        while b"hello-ok" not in received:
+            received += client.recv(4096)
+        yield client
+
+
+CONNECT: dict[str, Any] = {
+    "type": "req",
+    "id": "c",
+    "method": "connect",
+    "params": {
+        "minProtocol": 4,
+        "maxProtocol": 4,
+        "client": {"id": "test", "version": "1", "platform": "linux", "mode": "test"},
+        "scopes": ["operator.admin"],
+        "auth": {"token": TOKEN},
+    },
+}
+
+
+def masked(text: str) -> bytes:
+    """Return a client's text frame, masked with zeros. RFC 6455, section 5.2."""
+    data = text.encode()
+    size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack("!H", len(data))
+    return b"\x81" + size + bytes(4) + data
+
+
+def test_reader_that_is_merely_behind_gets_everything(limited: Limited, port: int) -> None:
+    limited(maxBufferedBytes=50 << 20, maxInFlight=1000, requestsPerSecond=100000).ready()
+
+    async def visit() -> None:
+        async with admitted(port) as wire:
+            for number in range(1000):
+                await wire.send("system-presence", id=f"{number}")
+            for number in range(1000):
+                assert (await wire.answer(f"{number}"))["ok"]
+
+    run(visit())
+
+
+def test_stranger_cannot_make_us_hold_more_than_a_handshake(start: Start, port: int) -> None:
+    daemon = start().ready()
+    before = daemon_rss_bytes(daemon)
+
+    def flood(connection: socket.socket) -> None:
+        with connection, suppress(ConnectionError):
+            connection.settimeout(CAP_S)
+            # One frame, announced as no more than a client may send, in pieces that are none too big.
+            connection.sendall(b"\x81\xff" + struct.pack("!Q", 20_000_000) + bytes(4))
+            for _ in range(1000):
+                connection.sendall(b"x" * 10_000)
+
+    async def visit() -> int | None:
+        async with dialled(port) as wire:
+            transport = wire.socket.get_extra_info("socket")
+            await asyncio.to_thread(flood, transport.dup())
+            return await wire.closed()
+
+    run(visit())
+    assert daemon_rss_bytes(daemon) - before < 8 << 20
+    assert run(reached(port, "maxPreauthBytes")) == 1
+
+
+def test_descriptor_limit_refuses_politely_and_recovers(start: Start, port: int) -> None:
+    daemon = start().ready()
+    own = len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
+    old = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    with mute(port, 1) as (first,):
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (own + 4, old[1]))
+        with mute(port, 20):
+            answer = requests.get(f"http://127.0.0.1:{port}/healthz", timeout=CAP_S)
+            assert (answer.status_code, answer.headers["Connection"]) == (503, "close")
+            assert answer.text == "no file descriptor left for it\n"
+        first.close()
+        # The very same limit: it was those connections that were too many.
+        while probe("127.0.0.1", port) is not Health.HEALTHY:
+            pass
+    assert run(reached(port, "descriptors")) >= 1
+
+
+def test_few_descriptors_make_for_fewer_places_instead_of_failures(
+    port: int, state_dir: Path
+) -> None:
+    command = ["prlimit", "--nofile=128:128", sys.executable, "-m", "openclaw_gateway", "run"]
+    environ = clean_environ(
+        OPENCLAW_STATE_DIR=str(state_dir),
+        OPENCLAW_GATEWAY_PORT=str(port),
+        OPENCLAW_GATEWAY_TOKEN=TOKEN,
+    )
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            assert daemon.stderr and "ready on" in daemon.stderr.readline()
+            with mute(port, 90):
+                for _ in range(5):
+                    assert probe("127.0.0.1", port) is Health.HEALTHY
+                assert upgrade(port).status_code == 503
+
+            async def visit() -> None:
+                async with admitted(port) as wire:
+                    limits = (await wire.call("status"))["payload"]["limits"]
+                    assert limits["maxConnections"]["limit"] == 64
+                    assert limits["descriptors"]["reached"] == 0
+
+            run(reached_soon(port, "maxConnections"))
+            run(visit())
+        finally:
+            daemon.terminate()
+
+
+def test_storm_of_frames_from_one_client_does_not_silence_the_others(
+    start: Start, port: int
+) -> None:
+    start().ready()
+
+    async def storm(wire: Wire) -> None:
+        while True:
+            await wire.socket.send_str("[" * 1000)
+            await asyncio.sleep(0)
+
+    async def drain(wire: Wire) -> None:
+        while await wire.socket.receive():
+            pass
+
+    async def visit() -> None:
+        async with admitted(port) as wild, admitted(port) as calm:
+            tasks = [asyncio.create_task(storm(wild)), asyncio.create_task(drain(wild))]
+            try:
+                for number in range(50):
+                    assert (await calm.call("health", id=f"{number}"))["ok"]
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(visit())

@@ -1,0 +1,316 @@
+"""The wire, byte by byte: what each bad beginning gets, who is let in, what a reload changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from conftest import CAP_S, TOKEN, Start
+from openclaw_gateway.claim.listener import listen
+from openclaw_gateway.claim.ownership import LockRecord, Phase
+from openclaw_gateway.server.http import Server
+from openclaw_gateway.settings import load
+from openclaw_gateway.supervisor.journal import PlainJournal, Priority
+from wire import admitted, dialled, run
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ("not JSON", 1008),
+        ("[]", 1008),
+        ('{"type":"req","id":"1","method":"health"}', 1008),
+        ('{"type":"req","id":"1","method":"connect"}', 1008),
+        ("x" * 65_537, 1009),
+        ("x" * 1_000_000, 1009),
+        (b"binary", 1003),
+    ],
+)
+def test_bad_beginning_is_closed_with_its_code(
+    start: Start, port: int, frame: str | bytes, code: int
+) -> None:
+    start().ready()
+
+    async def visit() -> int | None:
+        async with dialled(port) as wire:
+            if isinstance(frame, bytes):
+                await wire.socket.send_bytes(frame)
+            else:
+                await wire.socket.send_str(frame)
+            return await wire.closed()
+
+    assert run(visit()) == code
+
+
+@pytest.mark.parametrize(("size", "code"), [(4095, None), (4097, 1009), (100_000, 1009)])
+def test_frame_after_the_hello_is_bounded_by_max_payload(
+    start: Start, port: int, state_dir: Path, size: int, code: int | None
+) -> None:
+    state_dir.mkdir()
+    (state_dir / "openclaw.json").write_text("{gateway: {limits: {maxPayloadBytes: 4096}}}")
+    start().ready()
+
+    async def visit() -> int | None:
+        async with admitted(port) as wire:
+            await wire.socket.send_str("x" * size)
+            if code is None:
+                return (await wire.answer("invalid"))["ok"]
+            assert await wire.closed() == code
+        async with admitted(port) as wire:
+            status = (await wire.call("status"))["payload"]
+            assert status["limits"]["maxPayloadBytes"] == {"limit": 4096, "reached": 1}
+        return None
+
+    assert not run(visit())
+
+
+def test_junk_after_the_hello_is_answered_and_the_session_goes_on(start: Start, port: int) -> None:
+    start().ready()
+
+    async def visit() -> None:
+        async with admitted(port) as wire:
+            for junk in ("{", "[]", "1", '{"type":"event","event":"x"}', "\x00"):
+                await wire.socket.send_str(junk)
+                assert (await wire.answer("invalid"))["error"]["code"] == "INVALID_REQUEST"
+            assert (await wire.call("health"))["ok"] is True
+
+    run(visit())
+
+
+def test_refusal_is_answered_and_closed_by_the_gateway_itself(start: Start, port: int) -> None:
+    start().ready()
+
+    async def visit() -> None:
+        async with dialled(port) as wire:
+            refused = await wire.connect(token="wrong")
+            assert refused["error"]["details"]["code"] == "AUTH_TOKEN_MISMATCH"
+            assert refused["error"]["details"]["recommendedNextStep"] == "update_auth_credentials"
+            assert await wire.closed() == 1008
+
+    run(visit())
+
+
+def test_only_administrators_see_where_things_are(start: Start, port: int) -> None:
+    start().ready()
+
+    async def visit() -> None:
+        async with dialled(port) as wire:
+            snapshot = (await wire.connect("operator.read"))["payload"]["snapshot"]
+            assert not {"configPath", "stateDir", "authMode"} & snapshot.keys()
+        async with dialled(port) as wire:
+            snapshot = (await wire.connect("operator.admin"))["payload"]["snapshot"]
+            assert snapshot["authMode"] == "token"
+
+    run(visit())
+
+
+def test_wrong_secrets_meet_a_growing_delay_and_one_line_in_the_log(
+    start: Start, port: int
+) -> None:
+    daemon = start().ready()
+
+    async def guess() -> float:
+        async with dialled(port) as wire:
+            began_s = asyncio.get_running_loop().time()
+            assert not (await wire.connect(token="wrong"))["ok"]
+            return asyncio.get_running_loop().time() - began_s
+
+    async def visit() -> None:
+        delays = [await guess() for _ in range(4)]
+        assert delays[0] >= 0.25 and delays[3] >= 2
+        # The delay is the guesser's, not everybody's at this address.
+        async with dialled(port) as wire:
+            assert (await wire.connect())["ok"]
+
+    run(visit())
+    assert "wrong token from 127.0.0.1, 4 times" in daemon.wait_for("wrong token")
+    daemon.stop()
+    assert sum("wrong token" in line for line in daemon.log) == 1
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "rebound.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example:80"}, 403),
+        ({"Host": ""}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Host": "localhost"}, 101),
+        ({"Host": "LOCALHOST.:123"}, 101),
+        ({"Host": "192.0.2.7:18789"}, 101),
+        ({"Host": "[2001:db8::1]:18789"}, 101),
+        ({"Host": "gateway.example"}, 101),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://localhost"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "https://UI.example"}, 101),
+        ({}, 101),
+    ],
+)
+def test_upgrade_depends_on_host_and_origin(
+    start: Start, port: int, state_dir: Path, headers: dict[str, str], status: int
+) -> None:
+    state_dir.mkdir()
+    (state_dir / "openclaw.json").write_text(
+        '{gateway: {allowedHosts: ["Gateway.example"], '
+        'controlUi: {allowedOrigins: ["https://ui.example"]}}}'
+    )
+    start().ready()
+    url = f"http://127.0.0.1:{port}"
+    answer = requests.get(url, headers={**UPGRADE, **headers}, timeout=CAP_S, stream=True)
+    assert answer.status_code == status
+    answer.close()
+    # A name that is rebound to us still gets no more than this.
+    health = requests.get(f"{url}/healthz", headers=headers, timeout=CAP_S)
+    assert (health.status_code, health.json()) == (200, {"ok": True, "status": "live"})
+
+
+def test_client_behind_a_proxy_is_no_local_one(start: Start, port: int) -> None:
+    start("--auth", "none").ready()
+
+    async def visit() -> None:
+        async with dialled(port) as wire:
+            assert (await wire.connect(token=None))["ok"]
+        async with dialled(port, headers={"X-Forwarded-For": "192.0.2.1"}) as wire:
+            assert not (await wire.connect(token=None))["ok"]
+
+    run(visit())
+    forwarded = {"X-Forwarded-For": "192.0.2.1"}
+    ready = requests.get(f"http://127.0.0.1:{port}/readyz", headers=forwarded, timeout=CAP_S)
+    assert ready.json() == {"ready": True}
+
+
+def test_token_is_made_once_kept_private_and_never_logged(
+    start: Start, port: int, state_dir: Path
+) -> None:
+    daemon = start(OPENCLAW_GATEWAY_TOKEN="").ready()
+    path = state_dir / "gateway.token"
+    token = path.read_text().strip()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and len(token) >= 43
+    assert [entry for entry in os.listdir(state_dir) if "token" in entry] == ["gateway.token"]
+
+    async def visit() -> bool:
+        async with dialled(port) as wire:
+            return (await wire.connect(token=token))["ok"]
+
+    assert run(visit())
+    daemon.stop()
+    assert str(path) in daemon.log[0] and token not in "".join(daemon.log)
+    again = start(OPENCLAW_GATEWAY_TOKEN="").ready()
+    assert path.read_text().strip() == token and run(visit())
+    again.stop()
+    assert not any("made one" in line for line in again.log)
+
+
+def test_token_file_left_half_made_by_a_crash_is_replaced(start: Start, state_dir: Path) -> None:
+    state_dir.mkdir(mode=0o700)
+    (state_dir / "gateway.token.new").write_text("half")
+    start(OPENCLAW_GATEWAY_TOKEN="").ready()
+    assert len((state_dir / "gateway.token").read_text().strip()) >= 43
+    assert not (state_dir / "gateway.token.new").exists()
+
+
+def test_token_file_that_others_may_read_is_refused_by_name(start: Start, state_dir: Path) -> None:
+    state_dir.mkdir(mode=0o700)
+    (state_dir / "gateway.token").write_text("secret\n")
+    (state_dir / "gateway.token").chmod(0o644)
+    daemon = start(OPENCLAW_GATEWAY_TOKEN="")
+    assert daemon.finish() == 78
+    assert "is open to others (mode 0644)" in "\n".join(daemon.log)
+    assert stat.S_IMODE((state_dir / "gateway.token").stat().st_mode) == 0o644
+
+
+def test_reload_changes_secrets_and_limits_and_sessions_go_on(
+    start: Start, port: int, state_dir: Path
+) -> None:
+    state_dir.mkdir()
+    config = state_dir / "openclaw.json"
+    config.write_text('{gateway: {auth: {token: "old"}}}')
+    daemon = start(OPENCLAW_GATEWAY_TOKEN="").ready()
+
+    async def visit() -> None:
+        async with dialled(port) as wire:
+            assert (await wire.connect("operator.read", token="old"))["ok"]
+            config.write_text('{gateway: {auth: {token: "new"}, limits: {maxInFlight: 7}}}')
+            daemon.signal(signal.SIGHUP)
+            await asyncio.to_thread(daemon.wait_for, "settings reloaded")
+            assert (await wire.call("health"))["ok"]
+            limits = (await wire.call("status"))["payload"]["limits"]
+            assert limits["maxInFlight"]["limit"] == 7
+        async with dialled(port) as wire:
+            assert not (await wire.connect(token="old"))["ok"]
+        async with dialled(port) as wire:
+            assert (await wire.connect(token="new"))["ok"]
+
+    run(visit())
+
+
+@asynccontextmanager
+async def in_process(port: int, state_dir: Path, failing: list[str]) -> AsyncIterator[Server]:
+    """Serve from this very process, so that what fails and the phase are ours to say."""
+    environ = {"OPENCLAW_STATE_DIR": str(state_dir), "OPENCLAW_GATEWAY_TOKEN": TOKEN}
+    settings = load({"--port": str(port)}, environ)
+    server = Server(
+        settings,
+        LockRecord(os.getpid(), port),
+        PlainJournal(Priority.CRIT),
+        failing=lambda: list(failing),
+    )
+    await server.start([listen("127.0.0.1", port)])
+    try:
+        yield server
+    finally:
+        await server.stop(hurry=asyncio.Event())
+
+
+def test_health_event_comes_when_something_begins_to_fail(port: int, state_dir: Path) -> None:
+    failing: list[str] = []
+
+    async def visit() -> None:
+        async with in_process(port, state_dir, failing) as server:
+            server.phase = Phase.READY
+            async with admitted(port) as wire:
+                assert (await wire.call("health"))["payload"]["ok"] is True
+                failing.append("state-directory")
+                event = await wire.event("health")
+                assert "ok" not in event["payload"]
+                answer = (await wire.call("health"))["payload"]
+                assert (answer["ok"], answer["failing"]) == (False, ["state-directory"])
+                assert event["stateVersion"]["health"] > 1
+
+    run(visit())
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason"),
+    [(Phase.STARTING, "startup-sidecars"), (Phase.DRAINING, "gateway-restarting")],
+)
+def test_gateway_that_is_not_ready_tells_clients_to_come_back(
+    port: int, state_dir: Path, phase: Phase, reason: str
+) -> None:
+    async def visit() -> None:
+        async with in_process(port, state_dir, []) as server:
+            server.phase = phase
+            async with dialled(port) as wire:
+                error = (await wire.connect())["error"]
+                assert (error["code"], error["retryable"]) == ("UNAVAILABLE", True)
+                assert error["details"]["reason"] == reason
+                assert await wire.closed() == 1013
+
+    run(visit())
