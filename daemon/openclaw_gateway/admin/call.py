@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -67,7 +68,7 @@ def find(settings: Settings, *, address: str | None, secret_given: bool) -> Targ
         host = ""
     if not host or parts.scheme not in ("ws", "wss"):
         raise ConfigurationError("flag", "--url", "must be like ws://127.0.0.1:18789")
-    ours = address is None or host == "localhost" or is_loopback(host)
+    ours = address is None or _is_here(host)
     if not (ours or secret_given) or settings.auth_mode is AuthMode.NONE:
         return Target(target, None, None)
     if settings.auth_mode is AuthMode.PASSWORD:
@@ -77,6 +78,14 @@ def find(settings: Settings, *, address: str | None, secret_given: bool) -> Targ
     if token is None and os.path.exists(path):
         token = read_secret("file", TOKEN_FILE, path, private=True)
     return Target(target, token, None)
+
+
+def _is_here(host: str) -> bool:
+    """Whether a URL's host can only be this machine: ``127.0.0.1.example`` can be anyone's."""
+    try:
+        return is_loopback(str(ip_address(host)))
+    except ValueError:
+        return host == "localhost"
 
 
 def call(target: Target, method: str, params: object, *, timeout_s: float) -> Any:
