@@ -29,6 +29,8 @@ def _settle_rivals(facts: Facts) -> Iterator[Step]:
 
 
 def _starting(facts: Facts) -> Iterator[Step]:
+    if facts.owner and facts.owner.is_stopped:
+        yield Step(f"kill -CONT {facts.owner.pid}", "it holds the port; if nobody is debugging it")
     yield Step(_ours("status", facts, "--wait", "60"))
 
 
@@ -74,7 +76,7 @@ def _gave_up(facts: Facts) -> Iterator[Step]:
 def _foreign_port(facts: Facts) -> Iterator[Step]:
     for fact in facts.strangers:
         yield Step(f"ps -fp {fact.pid}", "what holds the port")
-    if not facts.strangers:
+    if not facts.strangers and facts.viewer_uid != 0:
         yield Step("sudo " + _ours("status", facts), "root sees whose it is")
     if facts.unit and facts.unit.active_state == "failed":
         again = f"{_unit(facts, 'reset-failed')} && {_unit(facts, 'start')}"
@@ -95,7 +97,13 @@ def _stopped(facts: Facts) -> Iterator[Step]:
 
 
 def _unknown(facts: Facts) -> Iterator[Step]:
-    yield Step("sudo " + _ours("status", facts), "root sees more")
+    if facts.viewer_uid != 0:
+        yield Step("sudo " + _ours("status", facts), "root sees more")
+    elif facts.process and not facts.process.same_network:
+        pid = facts.process.pid
+        yield Step(f"nsenter --target {pid} --net {_ours('status', facts)}", "look from inside")
+    else:
+        yield Step(_ours("doctor", facts))
 
 
 _STEPS: dict[State, Callable[[Facts], Iterator[Step]]] = {

@@ -205,11 +205,13 @@ def _reload_pending(seen: Examined) -> Findings:
 
 def _overrides(seen: Examined) -> Findings:
     place = seen.facts.place
-    if place.problem:
+    if place.problem and place.is_readable:
+        yield Finding(Severity.ERROR, place.problem, "openclaw-gateway config")
+    elif place.problem:
         yield Finding(Severity.UNSEEN, place.problem)
     for unit in _services(seen):
         for name in sorted(unit.environment):
-            if name.startswith("OPENCLAW_") and name not in _SECRET_NAMES:
+            if name in _OVERRIDING:
                 evidence = f"{unit.name} sets {name}, which overrides {place.config_path}"
                 yield Finding(
                     Severity.NOTE,
@@ -218,7 +220,7 @@ def _overrides(seen: Examined) -> Findings:
                 )
 
 
-_SECRET_NAMES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
+_OVERRIDING = ("OPENCLAW_CONFIG_PATH", "OPENCLAW_GATEWAY_PORT", "OPENCLAW_STATE_DIR")
 
 
 def _lock_directory(seen: Examined) -> Findings:
@@ -289,13 +291,15 @@ def _exposure(seen: Examined) -> Findings:
 
 
 def _exits(seen: Examined) -> Findings:
+    command = "openclaw-gateway logs -n 200"
     for end in seen.exits:
         requested = end.kind == "exited" and end.status in ("0", "SUCCESS")
         if not requested:
             at = end.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
             cause = f": {end.cause}" if end.cause else ""
             evidence = f"{at} {end.kind} with {end.status}{cause}"
-            yield Finding(Severity.NOTE, evidence, "openclaw-gateway logs -n 200")
+            yield Finding(Severity.NOTE, evidence, command)
+            command = ""
 
 
 def _linger(seen: Examined) -> Findings:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from openclaw_gateway import __version__
 from openclaw_gateway.admin.health import HealthFact, check
+from openclaw_gateway.admin.history import Exit, duplicate_of, last_exits
 from openclaw_gateway.admin.subject import Place, Subject
 from openclaw_gateway.admin.units import SYSTEM, Manager, Unit
 from openclaw_gateway.claim import process
@@ -53,13 +54,15 @@ class ProcessFact(NamedTuple):
     same_network: bool
     """Whether it lives in our network namespace, so that our view of ports is its."""
 
-    def __str__(self) -> str:
-        unit = f"{self.unit} of {self.manager}" if self._by_user else self.unit
-        return str(process.Description(self.pid, self.command, self.user, unit))
-
     @property
-    def _by_user(self) -> bool:
-        return self.unit is not None and not self.manager.is_system
+    def unit_of_manager(self) -> str | None:
+        """The unit, and of a user's the user."""
+        if self.unit is None or self.manager.is_system:
+            return self.unit
+        return f"{self.unit} of {self.manager}"
+
+    def __str__(self) -> str:
+        return str(process.Description(self.pid, self.command, self.user, self.unit_of_manager))
 
 
 class LockFact(NamedTuple):
@@ -133,6 +136,8 @@ class Facts(NamedTuple):
     health: HealthFact
     parked_behind: int | None
     """The pid that a parked unit deferred to, from the journal."""
+    last_exit: Exit | None
+    """Of a unit that was restarted and runs again, from the journal."""
     rivals: tuple[Rival, ...]
     others: tuple[str, ...]
     unseen: tuple[str, ...]
@@ -147,7 +152,8 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
     port, unit = subject.place.port, subject.unit
     who = holders.get(port)
     state_dir = subject.place.state_dir
-    if unit is None and who and who.record and who.record.state_dir:
+    runs = unit is not None and unit.main_pid is not None
+    if not runs and who and who.record and who.record.state_dir:
         state_dir = who.record.state_dir
     lock = _lock(who, state_dir)
     main_pid = (unit.main_pid if unit else None) or lock.port_pid or lock.state_pid
@@ -185,6 +191,7 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
         connections=connections(port),
         health=health,
         parked_behind=_parked_behind(unit),
+        last_exit=_last_exit(unit),
         rivals=rivals,
         others=subject.others,
         unseen=tuple(_unseen(subject, lock, listeners)),
@@ -209,9 +216,13 @@ def _unseen(subject: Subject, lock: LockFact, listeners: tuple[ListenerFact, ...
 def _parked_behind(unit: Unit | None) -> int | None:
     if unit is None or unit.active_state != "failed" or unit.exit_status != 78:
         return None
-    from openclaw_gateway.admin.history import duplicate_of
-
     return duplicate_of(unit.invocation_id)
+
+
+def _last_exit(unit: Unit | None) -> Exit | None:
+    if unit is None or unit.restarts == 0 or unit.main_pid is None:
+        return None
+    return next(iter(last_exits(unit, count=1)), None)
 
 
 def look_at(pid: int, *, proc: str = PROC, cgroup_root: str = CGROUP_ROOT) -> ProcessFact | None:

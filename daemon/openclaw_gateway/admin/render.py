@@ -9,7 +9,6 @@ from typing import TextIO
 
 from openclaw_gateway.admin.advice import steps
 from openclaw_gateway.admin.facts import Facts, ListenerFact, ProcessFact
-from openclaw_gateway.admin.units import Unit
 from openclaw_gateway.admin.verdict import StatusCode, Verdict
 from openclaw_gateway.claim.ownership import Health, LockRecord
 
@@ -74,7 +73,7 @@ def screen(facts: Facts, verdict: Verdict, paint: Paint) -> list[str]:
     lines += _block("Lock", _lock_lines(facts), paint)
     lines += _block("Listener", [_listeners(facts)], paint)
     lines += _block("Health", [_health(facts)], paint)
-    lines += _block("Last exit", _last_exit(facts.unit), paint)
+    lines += _block("Last exit", _last_exit(facts), paint)
     lines += _block("Conflict", [paint.warn(text) for text in verdict.disagreements], paint)
     lines += _block("Not seen", [paint.dim(text) for text in facts.unseen], paint)
     commands = [
@@ -128,7 +127,7 @@ def _process_lines(fact: ProcessFact | None) -> list[str]:
     parts = [
         f"pid {fact.pid} uid {fact.user or '?'}",
         fact.command,
-        fact.unit,
+        fact.unit_of_manager,
         f"up {span(fact.age_s)}" if fact.age_s is not None else None,
         f"{fact.memory_bytes / 1e6:.0f} MB" if fact.memory_bytes is not None else None,
         f"{fact.descriptors}/{fact.descriptor_limit} fds" if fact.descriptors is not None else None,
@@ -149,8 +148,9 @@ def _lock_lines(facts: Facts) -> list[str]:
             agrees = (
                 " (kernel lock + start time agree)" if lock.is_own_record else " (stale record)"
             )
-        mine = "" if facts.process and facts.process.pid == lock.port_pid else f": {facts.owner}"
-        lines.append(f"port {facts.place.port}: held by pid {lock.port_pid}{agrees}{mine}")
+        is_other = facts.owner is not None and facts.owner != facts.process
+        who = str(facts.owner) if is_other else f"pid {lock.port_pid}"
+        lines.append(f"port {facts.place.port}: held by {who}{agrees}")
     if lock.problem is None:
         who = f"held by pid {lock.state_pid}" if lock.state_pid else "held by nobody"
         lines.append(f"state directory {lock.state_dir}: {who}")
@@ -171,10 +171,10 @@ def _record(record: LockRecord) -> str:
 def _listeners(facts: Facts) -> str:
     if not facts.listeners:
         return f"nobody listens on port {facts.place.port}"
-    ours = {fact.pid for fact in (facts.owner, facts.process) if fact}
+    ours = {facts.process.pid} if facts.process else set()
     parts = [_listener(fact, ours) for fact in facts.listeners]
     counts = facts.connections
-    parts.append(f"{counts.established} connections")
+    parts.append(f"{counts.established} connection{'' if counts.established == 1 else 's'}")
     if counts.half_closed:
         parts.append(f"{counts.half_closed} in CLOSE_WAIT")
     if any(fact.pid in ours for fact in facts.listeners):
@@ -200,7 +200,13 @@ def _health(facts: Facts) -> str:
     return f"/healthz exact, {health.took_s * 1000:.0f} ms · /readyz {ready} · {versions}"
 
 
-def _last_exit(unit: Unit | None) -> list[str]:
+def _last_exit(facts: Facts) -> list[str]:
+    unit, last = facts.unit, facts.last_exit
+    if last is not None:
+        cause = f": {last.cause}" if last.cause else ""
+        return [
+            f"{last.kind} with {last.status} at {last.at.astimezone():%Y-%m-%d %H:%M:%S}{cause}"
+        ]
     if unit is None or unit.exit_kind == 0 or unit.main_pid is not None:
         return []
     how = f"code {unit.exit_status}" if unit.exit_kind == 1 else f"signal {unit.exit_status}"

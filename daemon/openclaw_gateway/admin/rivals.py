@@ -13,18 +13,18 @@ from openclaw_gateway import settings
 from openclaw_gateway.admin.facts import Rival
 from openclaw_gateway.admin.subject import (
     CONFIGURATION_ROOT,
+    PACKAGE,
     STATE_ROOT,
-    Place,
     Subject,
     configured,
     enabled_in,
+    packaged,
 )
 from openclaw_gateway.admin.units import SYSTEM, Manager, unit_name
 from openclaw_gateway.errors import ConfigurationError
 
 _SYSTEM_UNITS = "/etc/systemd/system"
 _ALL_USERS_UNITS = "/etc/systemd/user"
-_NAME = "openclaw-gateway"
 
 
 class Home(NamedTuple):
@@ -52,7 +52,7 @@ def enabled_rivals(subject: Subject) -> tuple[Rival, ...]:
     name = subject.unit_name
     found = []
     if not subject.manager.is_system and enabled_in(_SYSTEM_UNITS, name):
-        found.append(_rival(name, SYSTEM, _system_place(subject.profile)))
+        found.append(_rival(subject, SYSTEM, packaged(subject.profile)))
     everyone = enabled_in(_ALL_USERS_UNITS, name)
     for home in homes():
         manager = Manager(home.uid)
@@ -60,27 +60,13 @@ def enabled_rivals(subject: Subject) -> tuple[Rival, ...]:
         # Enabled for all users, it still runs only where there is a manager of that user.
         there = own or (everyone and os.path.isdir(f"/run/user/{home.uid}/systemd"))
         if there and manager != subject.manager:
-            found.append(_rival(name, manager, _home_place(home, subject.profile)))
+            found.append(_rival(subject, manager, {"HOME": home.path}))
     return tuple(found)
 
 
-def _rival(name: str, manager: Manager, place: Place) -> Rival:
-    return Rival(name, manager, place.port, place.problem is not None)
-
-
-def _system_place(profile: str | None) -> Place:
-    directory = f"{_NAME}/{profile}" if profile else _NAME
-    return configured(
-        {"--profile": profile},
-        {
-            "STATE_DIRECTORY": f"{STATE_ROOT}/{_NAME}/{profile or 'default'}",
-            "CONFIGURATION_DIRECTORY": f"{CONFIGURATION_ROOT}/{directory}",
-        },
-    )
-
-
-def _home_place(home: Home, profile: str | None) -> Place:
-    return configured({"--profile": profile}, {"HOME": home.path})
+def _rival(subject: Subject, manager: Manager, environ: dict[str, str]) -> Rival:
+    place = configured({"--profile": subject.profile}, environ)
+    return Rival(subject.unit_name, manager, place.port, place.problem is not None)
 
 
 def profiles() -> Iterator[str | None]:
@@ -90,7 +76,7 @@ def profiles() -> Iterator[str | None]:
     ``None`` is the default one, which comes first, and always.
     """
     names: set[str] = set()
-    for directory in (f"{CONFIGURATION_ROOT}/{_NAME}", f"{STATE_ROOT}/{_NAME}"):
+    for directory in (f"{CONFIGURATION_ROOT}/{PACKAGE}", f"{STATE_ROOT}/{PACKAGE}"):
         names.update(_subdirectories(directory))
     for home in homes():
         names.update(

@@ -78,7 +78,7 @@ def _one(
     holders: Mapping[int, Holder],
     answer: units.Answer,
 ) -> Status:
-    subject = resolve(flags, environ, holders, shown=answer)
+    subject = resolve(flags, environ, holders, scope=Scope.SYSTEM, shown=answer)
     facts = gather(subject, holders, ())
     return Status(facts, judge(facts))
 
@@ -175,6 +175,7 @@ def _values(status: Status) -> dict[str, object]:
         "connections": to_json(facts.connections),
         "health": to_json(facts.health),
         "parked_behind_pid": facts.parked_behind,
+        "last_exit": to_json(facts.last_exit),
         "rivals": to_json(facts.rivals),
         "disagreements": list(verdict.disagreements),
         "unseen": list(facts.unseen),

@@ -21,6 +21,8 @@ from openclaw_gateway.errors import ConfigurationError
 
 STATE_ROOT = "/var/lib"
 CONFIGURATION_ROOT = "/etc"
+PACKAGE = "openclaw-gateway"
+"""The directories' name below both."""
 _PLACE_FLAGS = ("--port", "--state-dir", "--config")
 _SECRET_FLAGS = ("--token-file", "--password-file")
 _MEANT_BY = ("--profile", *_PLACE_FLAGS)
@@ -48,7 +50,9 @@ class Place(NamedTuple):
     health_timeout_s: float
     """How long a start waits for an owner to get healthy."""
     problem: str | None = None
-    """Why its configuration could not be read; the port is then the one it has by default."""
+    """What is wrong with its configuration; the port is then the one it has by default."""
+    is_readable: bool = True
+    """Whether we may read the configuration."""
 
 
 class Subject(NamedTuple):
@@ -109,43 +113,40 @@ def resolve(
     manager = choose_manager(scope, profile, holders)
     answer = shown or units.show(names_of(profile), manager)
     known = {unit.name: unit for unit in answer.units if unit.load_state != "not-found"}
-    unit = known.get(units.unit_name(profile))
-    socket = known.get(units.SOCKET) if profile is None else None
-    if socket is not None and socket.active_state != "active":
-        socket = None
-    arguments = _arguments(flags, scope)
+    unit, socket = known.get(units.unit_name(profile)), known.get(units.SOCKET)
     explicit = any(flags.get(flag) for flag in _PLACE_FLAGS) or any(
         environ.get(name) for name in _PLACE_VARIABLES
     )
     mine = None if explicit or scope is not Scope.ANY else _own_foreground(own, holders)
-    others: tuple[str, ...] = ()
+    without_unit = Subject(
+        arguments=_arguments(flags, scope),
+        profile=profile,
+        manager=manager,
+        unit=None,
+        unit_problem=answer.problem,
+        socket=None,
+        place=own._replace(port=mine or own.port),
+        configured_port=own.port,
+        others=(),
+    )
     if unit is None:
-        place = own._replace(port=mine) if mine else own
-        return Subject(
-            arguments, profile, manager, None, answer.problem, None, place, own.port, others
-        )
-    units_place = place_of(unit, profile)
-    bound = next((port for port, who in holders.items() if unit.main_pid == who.pid), None)
-    planned = units_place.port
-    if bound is not None:
-        units_place = units_place._replace(port=bound)
+        return without_unit
+    planned = place_of(unit, profile)
+    pid = unit.main_pid
+    bound = next(
+        (port for port, who in holders.items() if pid is not None and who.pid == pid), None
+    )
+    port = bound or planned.port
     wanted = own.port if explicit else mine
-    if wanted is not None and wanted != units_place.port:
-        others = (f"{unit.name} ({manager}) is another gateway, for port {units_place.port}",)
-        return Subject(
-            arguments,
-            profile,
-            manager,
-            None,
-            None,
-            None,
-            own._replace(port=wanted),
-            own.port,
-            others,
-        )
-    if explicit and unit.main_pid is None:
-        units_place = own
-    return Subject(arguments, profile, manager, unit, None, socket, units_place, planned, others)
+    if wanted is not None and wanted != port:
+        other = f"{unit.name} ({manager}) is another gateway, for port {port}"
+        return without_unit._replace(others=(other,))
+    return without_unit._replace(
+        unit=unit,
+        socket=socket if socket and socket.active_state == "active" else None,
+        place=own if explicit and pid is None else planned._replace(port=port),
+        configured_port=planned.port,
+    )
 
 
 def names_of(profile: str | None) -> list[str]:
@@ -208,7 +209,9 @@ def place_of(unit: Unit, profile: str | None) -> Place:
     """Return where a unit's gateway is configured to be, from the unit and, if we may read it, the file."""
     home = _home(unit)
     environ = {"HOME": home, **unit.environment}
-    if unit.manager.is_system:
+    if unit.manager.is_system and not unit.is_loaded:
+        environ |= packaged(profile)
+    elif unit.manager.is_system:
         if unit.state_directory:
             environ["STATE_DIRECTORY"] = os.path.join(STATE_ROOT, unit.state_directory)
         if unit.configuration_directory:
@@ -219,6 +222,25 @@ def place_of(unit: Unit, profile: str | None) -> Place:
     if profile:
         flags.setdefault("--profile", profile)
     return configured(flags, environ)
+
+
+def packaged(profile: str | None) -> dict[str, str]:
+    """Return the environment in which the package's system unit finds its directories."""
+    below = f"{PACKAGE}/{profile}" if profile else PACKAGE
+    return {
+        "STATE_DIRECTORY": f"{STATE_ROOT}/{PACKAGE}/{profile or 'default'}",
+        "CONFIGURATION_DIRECTORY": f"{CONFIGURATION_ROOT}/{below}",
+    }
+
+
+def _may_read(path: str) -> bool:
+    try:
+        with open(path, "rb"):
+            return True
+    except PermissionError:
+        return False
+    except OSError:
+        return True
 
 
 def _home(unit: Unit) -> str:
@@ -276,6 +298,7 @@ def configured(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> P
             "unknown",
             30.0,
             str(error),
+            _may_read(where.config_path),
         )
     return Place(
         loaded.port,

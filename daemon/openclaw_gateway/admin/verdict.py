@@ -346,6 +346,8 @@ def _disagreements(state: State, facts: Facts) -> Iterator[str]:
 
 def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
     unit, owner, port = facts.unit, facts.owner, facts.place.port
+    if facts.process is not None and not facts.process.same_network:
+        return
     if unit and unit.active_state == "active" and not facts.listeners:
         yield f"{unit.name} is active, but nothing listens on port {port}"
     if owner and unit and unit.main_pid not in (None, owner.pid):
@@ -358,12 +360,14 @@ def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
 
 def _between_locks(facts: Facts) -> Iterator[str]:
     lock, port = facts.lock, facts.place.port
-    if lock.port_pid and lock.state_pid and lock.port_pid != lock.state_pid:
+    waits = facts.process is not None and facts.process != facts.owner
+    if lock.port_pid and lock.state_pid not in (None, lock.port_pid) and not waits:
         yield (
             f"pid {lock.port_pid} holds port {port}, but pid {lock.state_pid} "
             f"holds the state directory {lock.state_dir}"
         )
-    if lock.port_pid is None and lock.state_pid is not None:
+    here = facts.process is None or facts.process.same_network
+    if lock.port_pid is None and lock.state_pid is not None and here:
         yield f"pid {lock.state_pid} holds the state directory, but nobody holds port {port}"
     if lock.is_own_record is False:
         yield "the lock record's start time is not that of the process it names"
