@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from conftest import CAP_S
+from openclaw_gateway.admin.health import check
 from openclaw_gateway.claim import baseport
 from openclaw_gateway.claim.baseport import BasePortLock
 from openclaw_gateway.claim.lockfile import Contended
@@ -20,6 +21,19 @@ from openclaw_gateway.claim.probe import probe
 LIVE = b'{"ok":true,"status":"live"}'
 
 Serve = Callable[[Callable[[socket.socket], None]], int]
+
+
+Ask = Callable[..., Health]
+
+
+@pytest.fixture(params=["claim", "admin"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Both ways to ask for health: the claim's, and the lighter one of the administrator's commands."""
+
+    def lightly(host: str, port: int, **options: float) -> Health:
+        return check(host, port, **options).health
+
+    return probe if request.param == "claim" else lightly
 
 
 def http(status: str, body: bytes, *headers: bytes) -> bytes:
@@ -82,12 +96,12 @@ def serve() -> Iterator[Serve]:
         (b"", Health.FOREIGN),
     ],
 )
-def test_answer(serve: Serve, answer: bytes, health: Health) -> None:
+def test_answer(ask: Ask, serve: Serve, answer: bytes, health: Health) -> None:
     def talk(client: socket.socket) -> None:
         client.recv(4096)
         client.sendall(answer)
 
-    assert probe("127.0.0.1", serve(talk), timeout_s=CAP_S) is health
+    assert ask("127.0.0.1", serve(talk), timeout_s=CAP_S) is health
 
 
 def test_request_is_one_plain_get_without_a_proxy(
@@ -106,13 +120,34 @@ def test_request_is_one_plain_get_without_a_proxy(
     assert request.startswith(b"GET /healthz HTTP/1.1\r\n")
 
 
-def test_silence_is_mute(serve: Serve) -> None:
+def test_readiness_is_asked_of_what_is_healthy(serve: Serve) -> None:
+    def talk(client: socket.socket) -> None:
+        if client.recv(4096).startswith(b"GET /healthz "):
+            client.sendall(http("200 OK", LIVE))
+        else:
+            reasons = b'{"ready":false,"failing":["disk","\\u001b[31m",7]}'
+            client.sendall(http("503 Service Unavailable", reasons))
+
+    fact = check("127.0.0.1", serve(talk), timeout_s=CAP_S)
+    assert (fact.health, fact.ready) == (Health.HEALTHY, False)
+    assert fact.failing == ("disk", "7"), "nothing that a terminal would obey"
+
+
+def test_server_that_knows_no_readiness_is_neither_ready_nor_not(serve: Serve) -> None:
+    def talk(client: socket.socket) -> None:
+        known = client.recv(4096).startswith(b"GET /healthz ")
+        client.sendall(http("200 OK", LIVE) if known else http("404 Not Found", b""))
+
+    assert check("127.0.0.1", serve(talk), timeout_s=CAP_S).ready is None
+
+
+def test_silence_is_mute(ask: Ask, serve: Serve) -> None:
     port = serve(lambda client: client.recv(4096) and client.recv(4096))
-    assert probe("127.0.0.1", port, timeout_s=0.2) is Health.MUTE
+    assert ask("127.0.0.1", port, timeout_s=0.2) is Health.MUTE
 
 
 @pytest.mark.parametrize("prefix", [b"", b"HTTP/1.1 200 OK\r\nX: "])
-def test_trickle_ends_at_the_deadline(serve: Serve, prefix: bytes) -> None:
+def test_trickle_ends_at_the_deadline(ask: Ask, serve: Serve, prefix: bytes) -> None:
     ended = threading.Event()
 
     def talk(client: socket.socket) -> None:
@@ -123,13 +158,13 @@ def test_trickle_ends_at_the_deadline(serve: Serve, prefix: bytes) -> None:
     port = serve(talk)
     began_s = time.monotonic()
     try:
-        assert probe("127.0.0.1", port, timeout_s=0.3) is Health.FOREIGN
+        assert ask("127.0.0.1", port, timeout_s=0.3) is Health.FOREIGN
     finally:
         ended.set()
     assert time.monotonic() - began_s < CAP_S  # it would trickle for ever
 
 
-def test_full_backlog_is_mute() -> None:
+def test_full_backlog_is_mute(ask: Ask) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -139,17 +174,17 @@ def test_full_backlog_is_mute() -> None:
             queued.append(socket.socket())
             queued[-1].setblocking(False)
             queued[-1].connect_ex(address)
-        assert probe(*address, timeout_s=0.3) is Health.MUTE
+        assert ask(*address, timeout_s=0.3) is Health.MUTE
         for waiting in queued:
             waiting.close()
 
 
-def test_nobody_is_refused(port: int) -> None:
-    assert probe("127.0.0.1", port) is Health.REFUSED
+def test_nobody_is_refused(ask: Ask, port: int) -> None:
+    assert ask("127.0.0.1", port) is Health.REFUSED
 
 
-def test_unreachable_address_is_unknown(port: int) -> None:
-    assert probe("255.255.255.255", port) is Health.UNKNOWN
+def test_unreachable_address_is_unknown(ask: Ask, port: int) -> None:
+    assert ask("255.255.255.255", port) is Health.UNKNOWN
 
 
 def test_base_port_tells_its_holder_to_whoever_asks(port: int) -> None:

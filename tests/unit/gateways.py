@@ -141,6 +141,7 @@ def running(**changes: Any) -> Facts:
         connections=Connections(0, 0),
         health=answer(Health.HEALTHY, ready=True),
         parked_behind=None,
+        last_exit=None,
         rivals=(),
         others=(),
         unseen=(),

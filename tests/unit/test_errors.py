@@ -15,6 +15,7 @@ from openclaw_gateway.errors import (
     ExitCode,
     GatewayError,
     GatewayLockError,
+    NothingToShowError,
     ShortageError,
     StorageError,
 )
@@ -79,6 +80,11 @@ URL = "ws://127.0.0.1:18789"
             ConfigurationError("/etc/x.json", "gateway.port", "must be a port"),
             "/etc/x.json gateway.port: must be a port",
             78,
+        ),
+        (
+            NothingToShowError("the log of x.service", "nothing in the journal"),
+            "cannot show the log of x.service: nothing in the journal",
+            1,
         ),
         (ConfigurationError("/etc/x.json", "", "no such file"), "/etc/x.json: no such file", 78),
     ],

@@ -28,7 +28,7 @@ from openclaw_gateway.admin.verdict import EXIT_CODES, State, StatusCode, judge
 from openclaw_gateway.claim.ownership import Health, Phase
 
 DUPLICATE = f"another gateway instance is already listening on ws://127.0.0.1:{PORT}"
-ALICE = Manager(4000)
+ALICE = Manager(4000000)
 AT_USER = process(640, user="alice", manager=ALICE, age_s=9.0)
 BY_HAND = process(640, user="alice", unit="session-3.scope")
 HELD_BY_640 = LockFact(640, 1000, "/var/lib/openclaw-gateway/default", None, None, None, None)
@@ -179,7 +179,7 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         ["ps -fp 4242"],
     ),
     "mute foreign program that we may not look into": (
-        stranger(strangers=(), listeners=(ListenerFact("::", PORT, 0, None, 0, 512),), health=answer(Health.MUTE)),
+        stranger(strangers=(), listeners=(ListenerFact("::", PORT, 0, None, 0, 512),), viewer_uid=1000, health=answer(Health.MUTE)),
         State.FOREIGN_PORT,
         "a process of uid 0 listens on ws://[::]:18789 and answers nothing",
         ["sudo openclaw-gateway status"],
@@ -188,7 +188,7 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         stranger(health=answer(Health.UNKNOWN)),
         State.UNKNOWN,
         "could not be asked",
-        ["sudo openclaw-gateway status"],
+        ["openclaw-gateway doctor"],
     ),
     "a socket unit listens for it": (
         nobody(socket=unit(name="openclaw-gateway.socket"), health=answer(Health.UNKNOWN)),
@@ -236,13 +236,13 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         nobody(unit=None, unit_problem="Failed to connect to bus: No such file or directory"),
         State.UNKNOWN,
         "nothing runs on port 18789, but Failed to connect to bus",
-        ["sudo openclaw-gateway status"],
+        ["openclaw-gateway doctor"],
     ),
     "another network": (
         running(process=process(same_network=False), owner=None, lock=nobody().lock, listeners=(), health=answer(Health.UNKNOWN)),
         State.UNKNOWN,
         "runs in another network namespace",
-        ["sudo openclaw-gateway status"],
+        ["nsenter --target 812 --net openclaw-gateway status"],
     ),
 }  # fmt: skip
 
@@ -282,7 +282,7 @@ def test_every_state_has_an_exit_code() -> None:
         ({"cli_version": "0.2.0"}, "version 0.1.0 runs, but 0.2.0 is installed"),
         (
             {"rivals": (Rival("openclaw-gateway.service", ALICE, PORT, True),)},
-            "openclaw-gateway.service (user 4000) is enabled and wants port 18789 too by default",
+            "openclaw-gateway.service (user 4000000) is enabled and wants port 18789 too by default",
         ),
         ({"others": ("something else",)}, "something else"),
     ],
@@ -298,7 +298,7 @@ def test_healthy_unit_has_nothing_to_disagree_about() -> None:
 def test_rival_unit_is_to_be_disabled() -> None:
     facts = running(rivals=(Rival("openclaw-gateway.service", ALICE, PORT, False),))
     (step,) = steps(facts, judge(facts))
-    assert step.command == "systemctl --user -M 4000@ disable --now openclaw-gateway.service"
+    assert step.command == "systemctl --user -M 4000000@ disable --now openclaw-gateway.service"
 
 
 def _one_of(*values: Any) -> st.SearchStrategy[Any]:
@@ -332,6 +332,7 @@ FACTS = st.builds(
     strangers=_one_of((), stranger().strangers),
     health=st.builds(answer, st.sampled_from(Health), ready=_one_of(None, True, False)),
     parked_behind=_one_of(None, 640),
+    viewer_uid=_one_of(0, 1000),
 )  # fmt: skip
 
 
@@ -362,6 +363,8 @@ def test_advised_commands_exist(facts: Facts) -> None:
     for step in steps(facts, judge(facts)):
         for command in step.command.split(" && "):
             words = shlex.split(command.removeprefix("sudo "))
+            if words[0] == "nsenter":
+                words = words[4:]
             if words[0] == "openclaw-gateway":
                 cli.parser("openclaw-gateway").parse_args(words[1:])
             else:

@@ -1,0 +1,159 @@
+"""``doctor`` on real state directories: what it finds, and the little that it mends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import CAP_S, Start, clean_environ
+
+Doctor = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def doctor(port: int, state_dir: Path, tmp_path: Path) -> Doctor:
+    """Return what ``doctor --json`` says of the test's gateway."""
+
+    def look(*options: str, **more: Any) -> dict[str, Any]:
+        place = ["--port", str(port), "--state-dir", str(state_dir)]
+        said = subprocess.run(
+            [sys.executable, "-m", "openclaw_gateway", "doctor", "--json", *place, *options],
+            env=clean_environ(HOME=str(tmp_path)),
+            capture_output=True,
+            text=True,
+            timeout=CAP_S,
+            check=False,
+            **more,
+        )
+        assert said.stderr == ""
+        document: dict[str, Any] = json.loads(said.stdout)
+        return document
+
+    return look
+
+
+def evidence(document: dict[str, Any], name: str) -> list[str]:
+    (check,) = (check for check in document["checks"] if check["name"] == name)
+    return [f"{found['severity']}: {found['evidence']}" for found in check["findings"]]
+
+
+def lock_files(state_dir: Path) -> list[Path]:
+    return sorted(state_dir.glob("tmp/*/gateway.*.lock"))
+
+
+def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in directory.rglob("*")
+    }
+
+
+def test_healthy_gateway_has_no_leftovers(start: Start, doctor: Doctor) -> None:
+    start().ready()
+    document = doctor()
+    assert document["schema"] == 1
+    assert document["state"] == "unmanaged"
+    assert evidence(document, "lock-directory") == []
+    assert evidence(document, "port-holders") == []
+    assert evidence(document, "restart-policy") == ["unseen: no unit: systemd does not run here"]
+
+
+def test_looking_changes_nothing(start: Start, doctor: Doctor, state_dir: Path) -> None:
+    start().ready().kill()
+    before = contents(state_dir)
+    doctor()
+    assert contents(state_dir) == before
+
+
+def test_leftovers_of_a_crash_are_found_and_removed(
+    start: Start, doctor: Doctor, state_dir: Path
+) -> None:
+    start().ready().kill()
+    left = lock_files(state_dir)
+    assert len(left) == 2
+    assert len(evidence(doctor(), "lock-directory")) == 2
+    mended = doctor("--fix")["mended"]
+    assert mended == [f"{path}: removed" for path in left]
+    assert lock_files(state_dir) == []
+    assert doctor("--fix")["mended"] == []
+    start().ready()
+
+
+def test_files_of_a_running_gateway_stay(start: Start, doctor: Doctor, state_dir: Path) -> None:
+    gateway = start().ready()
+    before = contents(state_dir)
+    assert doctor("--fix")["mended"] == []
+    assert contents(state_dir) == before
+    assert gateway.stop() == 0
+
+
+def test_leftovers_of_another_user_are_removed_as_that_user(
+    start: Start, doctor: Doctor, state_dir: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can act for another user")
+    start().ready().kill()
+    os.rename(state_dir / "tmp/openclaw-0", state_dir / "tmp/openclaw-65534")
+    for path in (state_dir, *state_dir.rglob("*")):
+        os.chown(path, 65534, 65534)
+    # pytest's directories are closed to others; whoever owns the state can reach it in real life.
+    for parent in state_dir.parents[:3]:
+        if parent != Path("/tmp"):
+            parent.chmod(0o711)
+    assert len(doctor("--fix")["mended"]) == 2
+    assert lock_files(state_dir) == []
+
+
+def test_lock_directory_that_others_may_write_to_is_an_error(
+    start: Start, doctor: Doctor, state_dir: Path
+) -> None:
+    start().ready().stop()
+    (state_dir / "tmp").chmod(0o777)
+    (fault,) = evidence(doctor(), "lock-directory")
+    assert fault.startswith(f"error: {state_dir}/tmp: others may write to it (mode 0777)")
+
+
+def test_token_that_others_may_read_is_an_error(doctor: Doctor, state_dir: Path) -> None:
+    state_dir.mkdir(mode=0o700)
+    (state_dir / "gateway.token").write_text("secret-of-the-test")
+    (state_dir / "gateway.token").chmod(0o644)
+    document = doctor()
+    assert evidence(document, "secrets") == [
+        f"error: {state_dir}/gateway.token holds a secret, and others may read it (mode 0644)"
+    ]
+    assert "secret-of-the-test" not in json.dumps(document)
+
+
+def test_configuration_with_a_secret_that_everyone_may_read_is_an_error(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    config = tmp_path / "open.json"
+    config.write_text('{"gateway":{"auth":{"token":"secret-of-the-test"}}}')
+    config.chmod(0o644)
+    document = doctor("--config", str(config))
+    assert evidence(document, "secrets") == [
+        f"error: {config} holds a secret, and others may read it (mode 0644)"
+    ]
+    assert "secret-of-the-test" not in json.dumps(document)
+
+
+def test_screen_numbers_the_checks(port: int, tmp_path: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "openclaw_gateway", "doctor", "--port", str(port)],
+        env=clean_environ(HOME=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=CAP_S,
+        check=False,
+    )
+    assert said.returncode == 1
+    numbers = [line[:2].strip() for line in said.stdout.splitlines() if line[:2].strip()]
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+    assert "error    stopped: nothing runs on port" in said.stdout

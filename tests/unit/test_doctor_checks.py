@@ -1,0 +1,150 @@
+"""What doctor finds, from what it saw: each finding produced, and none where all is well."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from gateways import PORT, failed_unit, nobody, process, running, stranger, unit
+
+from openclaw_gateway.admin.checks import CHECKS, Examined, Finding, Secrets, Severity, Storage
+from openclaw_gateway.admin.facts import Facts, ListenerFact, Rival
+from openclaw_gateway.admin.history import Exit
+from openclaw_gateway.admin.locks import LockDirectory, LockPath
+from openclaw_gateway.admin.units import NO_SYSTEMD, Manager
+from openclaw_gateway.admin.verdict import judge
+from openclaw_gateway.claim.listener import Connections
+
+STATE = "/var/lib/openclaw-gateway/default"
+ALICE = Manager(4000000)
+NOTE, UNSEEN, WARNING, ERROR = Severity.NOTE, Severity.UNSEEN, Severity.WARNING, Severity.ERROR
+
+
+def seen(facts: Facts | None = None, **changes: Any) -> Examined:
+    """Return what doctor sees of a healthy system unit, changed."""
+    facts = facts or running()
+    made = Examined(
+        facts=facts,
+        verdict=judge(facts),
+        units=(facts.unit,) if facts.unit else (),
+        unit_problems=(),
+        locks=LockDirectory(STATE, None, 990),
+        secrets=Secrets(),
+        storage=Storage(10**9, 10**6),
+        exits=(),
+        lingers=None,
+        is_wsl=False,
+        suspended_s=0.0,
+        clock_step_s=0.0,
+        ports=(("default", PORT),),
+    )
+    return made._replace(**changes)
+
+
+def of_unit(**changes: Any) -> Examined:
+    return seen(running(unit=unit(**changes)))
+
+
+def at(exit_status: str, kind: str = "exited", cause: str = "") -> Exit:
+    return Exit(datetime(2026, 11, 23, tzinfo=UTC), kind, exit_status, cause)
+
+
+LEFTOVER = LockPath(f"{STATE}/tmp/openclaw-990/gateway.state.lock", None, None, True)
+PLACE = running().place
+WIDE = running(listeners=(ListenerFact("0.0.0.0", PORT, 990, 812, 0, 512),))
+
+# Check, what was seen, severity, part of the evidence, part of the command.
+CASES = [
+    ("state", seen(nobody()), ERROR, "stopped: openclaw-gateway.service is inactive", "systemctl start"),
+    ("state", seen(running(unit=unit(active_state="activating"))), WARNING, "starting: ", "status --wait"),
+    ("disagreements", seen(running(configured_port=1)), WARNING, "configured for port 1", "status --all"),
+    ("two-managers", seen(running(rivals=(Rival("openclaw-gateway.service", ALICE, PORT, False),))), ERROR, "is enabled too and wants port 18789", "systemctl --user -M 4000000@ disable --now"),
+    ("two-managers", seen(units=(unit(), unit(ALICE))), WARNING, "(user 4000000) is active as well", "-M 4000000@ disable"),
+    ("two-managers", seen(unit_problems=("units of user bob: no bus",)), UNSEEN, "no bus", ""),
+    ("restart-policy", of_unit(restart="no"), WARNING, "Restart=no", "systemctl edit"),
+    ("restart-policy", of_unit(prevents=()), ERROR, "lacks 78", "systemctl edit"),
+    ("restart-policy", of_unit(kill_mode="process"), WARNING, "children outlive", "systemctl edit"),
+    ("time-outs", of_unit(start_timeout_s=10.0), WARNING, "TimeoutStartSec=10s", "systemctl edit"),
+    ("time-outs", of_unit(stop_timeout_s=2.0), WARNING, "TimeoutStopSec=2s", "systemctl edit"),
+    ("start-limit", of_unit(start_limit_burst=0), WARNING, "no start limit", "systemctl edit"),
+    ("start-limit", of_unit(start_limit_interval_s=10.0), WARNING, "never trips", "systemctl edit"),
+    ("start-limit-latch", seen(nobody(unit=failed_unit(75, restarts=5))), ERROR, "gave up after 5 restarts", "systemctl reset-failed openclaw-gateway.service && systemctl start"),
+    ("daemon-reload", of_unit(needs_daemon_reload=True), WARNING, "changed on disk", "systemctl daemon-reload"),
+    ("overrides", of_unit(environment={"OPENCLAW_GATEWAY_PORT": "1"}), NOTE, "sets OPENCLAW_GATEWAY_PORT", "systemctl cat"),
+    ("overrides", seen(running(place=PLACE._replace(problem="bad"))), ERROR, "bad", "openclaw-gateway config"),
+    ("overrides", seen(running(place=PLACE._replace(problem="closed", is_readable=False))), UNSEEN, "closed", ""),
+    ("lock-directory", seen(locks=LockDirectory(STATE, "Permission denied")), UNSEEN, "Permission denied", ""),
+    ("lock-directory", seen(locks=LockDirectory(STATE, "there is no such directory yet")), NOTE, "no such", ""),
+    ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, ("x is a link",))), ERROR, "x is a link", "ls -ldR"),
+    ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), "nfs4")), WARNING, "lies on nfs4", "--state-dir"),
+    ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), None, (LEFTOVER,))), NOTE, "left over by", "doctor --fix"),
+    ("port-holders", seen(stranger()), ERROR, "ws://127.0.0.1:18789 is held by pid 4242", "ps -fp 4242"),
+    ("port-holders", seen(stranger(strangers=(), listeners=(ListenerFact("::", PORT, 7, None, 0, 1),))), UNSEEN, "uid 7", "sudo"),
+    ("connections", seen(running(connections=Connections(0, 400))), WARNING, "400 clients are gone", "logs"),
+    ("connections", seen(running(listeners=(ListenerFact("::", PORT, 990, 812, 500, 512),))), ERROR, "500 of 512", "logs"),
+    ("secrets", seen(secrets=Secrets((("/s/token", 0o644),))), ERROR, "/s/token holds a secret", "chmod 600 /s/token"),
+    ("secrets", seen(secrets=Secrets((), (("x.service", "OPENCLAW_GATEWAY_TOKEN"),))), ERROR, "x.service sets", "systemctl edit x.service"),
+    ("exposure", seen(running(place=PLACE._replace(auth="none"))), NOTE, "no authentication", "config"),
+    ("exposure", seen(WIDE._replace(place=PLACE._replace(auth="none"))), ERROR, "no authentication", "config"),
+    ("exposure", seen(WIDE), NOTE, "ws://0.0.0.0:18789 is open", "config"),
+    ("last-exits", seen(exits=(at("78", cause="no port"),)), NOTE, "exited with 78: no port", "logs"),
+    ("last-exits", seen(exits=(at("KILL", "killed"),)), NOTE, "killed with KILL", "logs"),
+    ("linger", seen(running(manager=ALICE), lingers=False), WARNING, "ends with the last session", "loginctl enable-linger 4000000"),
+    ("linger", seen(is_wsl=True), NOTE, "WSL", ""),
+    ("disk", seen(storage=Storage(10**6, None)), ERROR, "1 MB are free", "df -h"),
+    ("disk", seen(storage=Storage(10**9, 3)), ERROR, "3 inodes are free", "df -i"),
+    ("clock", seen(suspended_s=600.0), NOTE, "suspended for 600 s", ""),
+    ("clock", seen(clock_step_s=-7200.0), NOTE, "moved by -7200 s", "timedatectl"),
+    ("profiles", seen(ports=(("a", 1), ("b", 1))), ERROR, "a and b want the same port 1", "status --all"),
+    ("profiles", seen(ports=(("a", 1), ("b", 9))), WARNING, "closer than 20", "status --all"),
+]  # fmt: skip
+
+
+def findings(name: str, what: Examined) -> tuple[Finding, ...]:
+    (check,) = (check for check in CHECKS if check.name == name)
+    return check.run(what)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "severity", "evidence", "command"),
+    CASES,
+    ids=[f"{case[0]}-{case[3][:20]}" for case in CASES],
+)
+def test_finding(
+    name: str, what: Examined, severity: Severity, evidence: str, command: str
+) -> None:
+    assert any(
+        found.severity is severity and evidence in found.evidence and command in found.command
+        for found in findings(name, what)
+    ), findings(name, what)
+
+
+def test_cases_cover_every_check() -> None:
+    assert {case[0] for case in CASES} == {check.name for check in CHECKS}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_all_is_well_with_a_healthy_unit(check: Any) -> None:
+    assert check.run(seen()) == ()
+
+
+def test_numbers_count_up() -> None:
+    assert [check.number for check in CHECKS] == list(range(1, len(CHECKS) + 1))
+
+
+def test_unit_checks_say_when_there_was_no_unit_to_see() -> None:
+    blind = seen(nobody(unit=None, unit_problem=NO_SYSTEMD))
+    (found,) = findings("restart-policy", blind)
+    assert (found.severity, found.evidence) == (UNSEEN, f"no unit: {NO_SYSTEMD}")
+
+
+def test_requested_stop_is_no_finding() -> None:
+    assert findings("last-exits", seen(exits=(at("0"),))) == ()
+
+
+def test_process_of_another_program_is_named_with_its_addresses() -> None:
+    other = process(7, command="nc")
+    both = (ListenerFact("::1", PORT, 0, 7, 0, 1), ListenerFact("127.0.0.2", PORT, 0, 7, 0, 1))
+    (found,) = findings("port-holders", seen(running(strangers=(other,), listeners=both)))
+    assert "ws://[::1]:18789, ws://127.0.0.2:18789" in found.evidence
