@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -41,6 +42,9 @@ EVENTS = ["connect.challenge", "health", "presence", "shutdown", "tick"]
 
 _CLOSE_TIMEOUT_S = 1.0
 """Seconds that a client has to answer our close frame."""
+
+_SMALL_BYTES = 16 << 10
+"""What fits into the kernel's empty buffer for sure."""
 
 _PING_S = 25.0
 _PRESENCE_PAUSE_S = 0.5
@@ -100,7 +104,8 @@ class Client:
                         # Read no further meanwhile: the delay of a wrong secret is the peer's.
                         await self._authenticate(effect.connect, source)
                     else:
-                        self.apply((effect,))
+                        self._take(effect)
+                await self._pass_on()
             if self._outbox:
                 await asyncio.wait({self.writing}, timeout=_CLOSE_TIMEOUT_S)
         finally:
@@ -113,28 +118,47 @@ class Client:
                 self.visitor.abort()
 
     def apply(self, effects: Iterable[Effect]) -> None:
-        """Do what the session decided, but for ``Authenticate``; nothing more for one that was cut off."""
-        if self._cut:
-            return
+        """Do what the session decided, but for ``Authenticate``."""
         for effect in effects:
-            match effect:
-                case Send(text):
-                    self._waiting_bytes += len(text)
-                    self._outbox.append(effect)
-                case Close():
-                    self._outbox.append(effect)
-                    # It goes out after all that is before it; a peer that reads nothing never gets it.
-                    loop = asyncio.get_running_loop()
-                    loop.call_later(2 * _CLOSE_TIMEOUT_S, self.visitor.abort)
-                case Invoke():
-                    self._invoke(effect)
-                case Limited(limit):
-                    self._shared.reached[limit] += 1
+            self._take(effect)
         if self._outbox:
             self._wake.set()
-            backlog_bytes = self._waiting_bytes + self.visitor.backlog_bytes()
-            if backlog_bytes > self.session.limits.max_buffered_bytes:
-                self._cut_off(backlog_bytes)
+
+    def _take(self, effect: Effect) -> None:
+        """Do one thing; what is to be sent waits in the outbox. Nothing for a client that was cut off."""
+        if self._cut:
+            return
+        match effect:
+            case Send(text):
+                self._waiting_bytes += len(text)
+                self._outbox.append(effect)
+                backlog_bytes = self._waiting_bytes + self.visitor.backlog_bytes()
+                if backlog_bytes > self.session.limits.max_buffered_bytes:
+                    self._cut_off(backlog_bytes)
+            case Close():
+                self._outbox.append(effect)
+                # It goes out after all that is before it; a peer that reads nothing never gets it.
+                loop = asyncio.get_running_loop()
+                loop.call_later(2 * _CLOSE_TIMEOUT_S, self.visitor.abort)
+            case Invoke():
+                self._invoke(effect)
+            case Limited(limit):
+                self._shared.reached[limit] += 1
+
+    async def _pass_on(self) -> None:
+        """Send what waits: right away if that can't block, else from the task that may."""
+        small = len(self._outbox) == 1 and self._waiting_bytes < _SMALL_BYTES
+        if small and isinstance(self._outbox[0], Send) and not self.visitor.backlog_bytes():
+            with suppress(ConnectionResetError):  # the next read says so
+                await self._send_next()
+        elif self._outbox:
+            self._wake.set()
+
+    async def _send_next(self) -> None:
+        effect = self._outbox.popleft()
+        assert isinstance(effect, Send)
+        self._waiting_bytes -= len(effect.text)
+        await self._socket.send_str(effect.text)
 
     def _cut_off(self, backlog_bytes: int) -> None:
         """Give up on a client that doesn't read: a close frame would only wait behind the rest."""
@@ -154,18 +178,15 @@ class Client:
     async def _write(self) -> None:
         while True:
             while self._outbox:
-                match self._outbox[0]:
-                    case Send(text):
-                        self._waiting_bytes -= len(text)
-                        self._outbox.popleft()
-                        try:
-                            await self._socket.send_str(text)
-                        except ConnectionResetError:  # the reading side hears of it too
-                            return
-                    case Close(code, reason):
-                        await self._socket.close(code=code, message=reason.encode())
-                        self._outbox.clear()
-                        return
+                first = self._outbox[0]
+                if isinstance(first, Close):
+                    await self._socket.close(code=first.code, message=first.reason.encode())
+                    self._outbox.clear()
+                    return
+                try:
+                    await self._send_next()
+                except ConnectionResetError:  # the reading side hears of it too
+                    return
             self._wake.clear()
             await self._wake.wait()
 
@@ -196,7 +217,8 @@ class Client:
     def _invoke(self, invoke: Invoke) -> None:
         if invoke.method.instant:
             outcome = self._clients.caller.now(invoke.method, invoke.call)
-            self.apply(self.session.settle(invoke.request_id, outcome))
+            for effect in self.session.settle(invoke.request_id, outcome):
+                self._take(effect)
         else:
             task = asyncio.create_task(self._call(invoke))
             self._calls.add(task)
