@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from openclaw_gateway import __version__, settings
 from openclaw_gateway.errors import ConfigurationError, ExitCode, GatewayError
+from openclaw_gateway.sources import Secret
 
 _SETTING_FLAGS = (
     ("--port", "PORT", "port to listen on (default 18789)"),
@@ -110,7 +111,7 @@ def _config(arguments: argparse.Namespace) -> ExitCode:
         print(f"openclaw-gateway: warning: {warning}", file=sys.stderr)
     for field, origin in sorted(loaded.origins.items()):
         value = attrgetter(field)(loaded)
-        shown = "set" if isinstance(value, settings.Secret) else value
+        shown = "set" if isinstance(value, Secret) else value
         print(f"{field} = {shown}  ({origin})")
     return ExitCode.OK
 

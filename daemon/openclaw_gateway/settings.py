@@ -10,9 +10,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn
 
 from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.sources import Secret, look_up, read_document, read_secret, substituted
 from openclaw_gateway.supervisor.journal import Priority
 
-MAX_FILE_BYTES = 4 << 20
 TOKEN_FILE = "gateway.token"
 """In the state directory: the token that is made at the first start if none is configured."""
 
@@ -34,13 +34,6 @@ class AuthMode(StrEnum):
     NONE = "none"
     TOKEN = "token"
     PASSWORD = "password"
-
-
-class Secret(str):
-    """A string that does not show itself in ``repr``, and so in no traceback or log of a structure."""
-
-    def __repr__(self) -> str:
-        return "Secret('…')"
 
 
 class Limits(NamedTuple):
@@ -398,7 +391,7 @@ def _resolve(
     config_path: str,
 ) -> tuple[Any, str]:
     """Take one setting from the strongest source that has it, and say which that was."""
-    in_file = _look_up(document, key.path) if key.path else None
+    in_file = look_up(document, key.path) if key.path else None
     source: str
     parse = key.parse
     if key.flag and key.flag in flags:
@@ -409,7 +402,7 @@ def _resolve(
         source, name, value = (
             config_path,
             key.path,
-            _substituted(in_file, environ, config_path, key.path),
+            substituted(in_file, environ, config_path, key.path),
         )
         parse = key.parse_file or key.parse
     else:
@@ -419,27 +412,6 @@ def _resolve(
     except ValueError as error:
         shown = "" if parse is _secret else f", not {json.dumps(value, default=str)[:80]}"
         raise ConfigurationError(source, name, f"{error}{shown}") from None
-
-
-def _look_up(document: dict[str, Any], path: str) -> Any:
-    node: Any = document
-    for part in path.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
-
-
-def _substituted(value: Any, environ: Mapping[str, str], source: str, name: str) -> Any:
-    """Replace ``${NAME}`` in a string of the file by the variable's value, as OpenClaw does."""
-    if not isinstance(value, str) or "${" not in value:
-        return value
-    import re
-
-    def variable(match: re.Match[str]) -> str:
-        if match[1] not in environ:
-            raise ConfigurationError(source, name, f"refers to ${{{match[1]}}}, which is not set")
-        return environ[match[1]]
-
-    return re.sub(r"\$\{([A-Z_][A-Z0-9_]*)\}", variable, value)
 
 
 def _profile(flags: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
@@ -503,55 +475,6 @@ def _config_path(
     return os.path.join(state_dir, "openclaw.json"), "default", False
 
 
-def read_document(path: str, *, required: bool) -> dict[str, Any]:
-    """
-    Read the configuration file, JSON or JSON5, as it stands there.
-
-    Args:
-        path: The file.
-        required: Whether a missing file is an error; otherwise it is an empty document.
-
-    Raises:
-        ConfigurationError: It can't be read or parsed, is too long, or is not one object.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        if required:
-            raise ConfigurationError(path, "", "no such file") from None
-        return {}
-    except OSError as error:
-        raise ConfigurationError(path, "", os.strerror(error.errno or 0)) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError(path, "", f"longer than {MAX_FILE_BYTES >> 20} MiB")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(path, "", f"not UTF-8 at byte {error.start}") from None
-    document = _parse(text, path)
-    if not isinstance(document, dict):
-        raise ConfigurationError(path, "", "must be one object: { … }")
-    return document
-
-
-def _parse(text: str, path: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        pass  # JSON5 is a superset of JSON; its parser is a hundred times slower, so it comes second.
-    except RecursionError:
-        raise ConfigurationError(path, "", "nested too deeply") from None
-    import json5
-
-    try:
-        return json5.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(path, "", f"not JSON5: {error}") from None
-    except RecursionError:
-        raise ConfigurationError(path, "", "nested too deeply") from None
-
-
 def _unknown_keys(document: dict[str, Any], path: str) -> list[str]:
     gateway = document.get("gateway", {})
     if not isinstance(gateway, dict):
@@ -596,42 +519,10 @@ def _secret_file(
     return None
 
 
-def read_secret(source: str, name: str, path: str, *, private: bool) -> Secret:
-    """
-    Read a secret from a file, without the space around it.
-
-    Args:
-        source: What named the file, for the error: ``flag``, ``credential``, ``file``.
-        name: The flag's or credential's name.
-        path: The file.
-        private: Whether it must be closed to group and others.
-
-    Raises:
-        ConfigurationError: It can't be read, is empty, or open to others.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(4096).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigurationError(source, name, f"cannot read {path}: {reason}") from None
-    if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigurationError(
-            source,
-            name,
-            f"{path} is open to others (mode {stat.S_IMODE(mode):04o})",
-            hint=f"chmod 600 {path}",
-        )
-    if not text:
-        raise ConfigurationError(source, name, f"{path} is empty")
-    return Secret(text)
-
-
 def _readable_secrets(document: dict[str, Any], path: str) -> list[str]:
     """Warn of a secret written into a file that everyone may read."""
     written = [
-        key for key in ("gateway.auth.token", "gateway.auth.password") if _look_up(document, key)
+        key for key in ("gateway.auth.token", "gateway.auth.password") if look_up(document, key)
     ]
     if not written:
         return []

@@ -13,7 +13,8 @@ from openclaw_gateway import __version__
 from openclaw_gateway.claim.listener import reachable, url
 from openclaw_gateway.errors import ConfigurationError, GatewayError
 from openclaw_gateway.server.frames import PROTOCOL
-from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Settings, is_loopback, read_secret
+from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Settings, is_loopback
+from openclaw_gateway.sources import read_secret
 
 _MAX_ANSWER_BYTES = 1 << 28
 

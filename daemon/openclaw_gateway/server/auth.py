@@ -13,7 +13,8 @@ from typing import NamedTuple
 from openclaw_gateway.errors import StorageError
 from openclaw_gateway.server.frames import ErrorCode, error
 from openclaw_gateway.server.session import Refusal
-from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Limits, Settings, read_secret
+from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Limits, Settings
+from openclaw_gateway.sources import read_secret
 from openclaw_gateway.supervisor.journal import Event, Journal
 
 _TOKEN_BYTES = 32

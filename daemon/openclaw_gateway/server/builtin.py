@@ -16,7 +16,7 @@ from openclaw_gateway.server.methods import READ, Call, Registry
 from openclaw_gateway.server.presence import Presence
 from openclaw_gateway.server.redaction import redact
 from openclaw_gateway.server.schema import closed
-from openclaw_gateway.settings import read_document
+from openclaw_gateway.sources import read_document
 from openclaw_gateway.supervisor.journal import Journal
 
 _LOGS_TAIL_PARAMS = closed(
