@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import NamedTuple, NoReturn
 
 from openclaw_gateway import __version__, settings
-from openclaw_gateway.errors import ConfigurationError, ExitCode, GatewayError
+from openclaw_gateway.errors import ExitCode, GatewayError
 from openclaw_gateway.sources import Secret
 
 _SETTING_FLAGS = (
@@ -192,33 +192,20 @@ def _logs(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _call(arguments: argparse.Namespace) -> ExitCode:
-    import json
-
+def _call(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import call
 
-    try:
-        params = json.loads(arguments.params) if arguments.params else None
-    except ValueError as error:
-        raise ConfigurationError("flag", "--params", f"not JSON: {error}") from None
-    flags = _flags(arguments)
-    target = call.find(
-        settings.load(flags, os.environ),
+    report = call.report(
+        _flags(arguments),
+        os.environ,
+        method=arguments.method,
+        params=arguments.params,
         address=arguments.url,
-        secret_given=any(flags[flag] for flag in ("--token-file", "--password-file")),
+        timeout_s=arguments.timeout,
+        as_json=arguments.json,
     )
-    try:
-        payload = call.call(target, arguments.method, params, timeout_s=arguments.timeout)
-    except call.CallFailed as failure:
-        if arguments.json and failure.error:
-            print(json.dumps({"ok": False, "error": failure.error}))
-            return failure.exit_code
-        raise
-    if arguments.json:
-        print(json.dumps({"ok": True, "payload": payload}))
-    else:
-        print(json.dumps(payload, indent=2, ensure_ascii=False))
-    return ExitCode.OK
+    print("\n".join(report.lines))
+    return report.exit_code
 
 
 def _configure_scope(parser: argparse.ArgumentParser) -> None:

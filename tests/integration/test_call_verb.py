@@ -38,10 +38,10 @@ def test_port_and_token_are_found_on_the_same_host(start: Start, call: Call) -> 
     assert json.loads(done.stdout)["pid"] == daemon.pid
 
 
-def test_json_is_one_line_with_the_outcome(start: Start, call: Call) -> None:
+def test_json_is_one_document_with_the_outcome(start: Start, call: Call) -> None:
     start(OPENCLAW_GATEWAY_TOKEN="").ready()
     good = call("logs.tail", "--params", '{"limit": 1}', "--json")
-    assert len(good.stdout.splitlines()) == 1
+    assert json.loads(good.stdout)["schema"] == 1
     assert len(json.loads(good.stdout)["payload"]["lines"]) == 1
     bad = call("logs.tail", "--params", '{"limit": 0}', "--json")
     assert bad.returncode == 1

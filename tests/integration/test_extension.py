@@ -142,7 +142,7 @@ def test_calls_of_one_method_are_bounded(extended: Callable[..., Daemon], port: 
             late = (await wire.answer("0"))["error"]
             assert "did not answer" in late["message"]
             # Who asked has given up, but the threads are there still.
-            assert "is busy" in (await wire.call("wrong.hangs"))["error"]["message"]
+            assert "is busy" in (await wire.call("wrong.hangs", id="y"))["error"]["message"]
 
     run(visit())
 

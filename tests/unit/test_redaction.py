@@ -45,7 +45,9 @@ def test_credentials_in_an_address_are_secret() -> None:
 
 LEAF = st.none() | st.booleans() | st.integers() | st.text(alphabet="abc", max_size=5)
 TREE = st.recursive(
-    LEAF, lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from("abc"), inner)
+    LEAF,
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from("abc"), inner),
+    max_leaves=8,
 )
 
 

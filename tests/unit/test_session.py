@@ -394,7 +394,7 @@ STEPS = TEXTS | st.sampled_from(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.booleans(), STEPS), max_size=12))
 def test_any_frames_in_any_order_get_an_answer_or_a_close(steps: list[tuple[bool, str]]) -> None:
     session = fresh(max_in_flight=3, requests_per_second=4)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from openclaw_gateway import __version__
+from openclaw_gateway.admin.report import Report, document
 from openclaw_gateway.claim.listener import reachable, url
-from openclaw_gateway.errors import ConfigurationError, GatewayError
+from openclaw_gateway.errors import ConfigurationError, ExitCode, GatewayError
 from openclaw_gateway.server.frames import PROTOCOL
-from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Settings, is_loopback
+from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Settings, is_loopback, load
 from openclaw_gateway.sources import read_secret
 
 _MAX_ANSWER_BYTES = 1 << 28
@@ -44,6 +46,50 @@ class Target(NamedTuple):
     url: str
     token: str | None
     password: str | None
+
+
+def report(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    method: str,
+    params: str | None,
+    address: str | None,
+    timeout_s: float,
+    as_json: bool,
+) -> Report:
+    """
+    Make one call, and say what came of it.
+
+    Args:
+        flags: As ``settings.load`` takes them.
+        environ: The process's environment.
+        method: Such as ``status``.
+        params: JSON text; ``None`` sends none.
+        address: See ``find``.
+        timeout_s: Seconds for everything.
+        as_json: One document for programs, an error of the gateway's included, instead of the payload.
+
+    Raises:
+        ConfigurationError: A flag is wrong.
+        CallFailed: There is no payload, and nobody asked for JSON or there is no answer either.
+    """
+    try:
+        decoded = None if params is None else json.loads(params)
+    except ValueError as error:
+        raise ConfigurationError("flag", "--params", f"not JSON: {error}") from None
+    secret_given = any(flags.get(flag) for flag in ("--token-file", "--password-file"))
+    target = find(load(flags, environ), address=address, secret_given=secret_given)
+    try:
+        payload = call(target, method, decoded, timeout_s=timeout_s)
+    except CallFailed as failure:
+        if not as_json or failure.error is None:
+            raise
+        return Report(document({"ok": False, "error": failure.error}), failure.exit_code)
+    if as_json:
+        return Report(document({"ok": True, "payload": payload}), ExitCode.OK)
+    text = json.dumps(payload, indent=2, ensure_ascii=False)
+    return Report(text.splitlines(), ExitCode.OK)
 
 
 def find(settings: Settings, *, address: str | None, secret_given: bool) -> Target:
