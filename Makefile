@@ -17,6 +17,7 @@ check: $(VENV)/test
 	$(BIN)/mypy
 
 unit: $(VENV)/test
+	@command -v npm >/dev/null || packaging/need npm # for the official client
 	$(BIN)/pytest
 
 # Every fault that can be made here, in full length and against other locks too; the README's tables are

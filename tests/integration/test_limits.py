@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import resource
 import socket
 import struct
@@ -385,3 +386,24 @@ def test_storm_of_frames_from_one_client_does_not_silence_the_others(
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     run(visit())
+
+
+def test_any_bytes_on_the_wire_end_in_an_answer_or_a_close(start: Start, port: int) -> None:
+    daemon = start().ready()
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    before = daemon_rss_bytes(daemon)
+    for _ in range(60):
+        with raw_client(port) as client, suppress(ConnectionError):
+            for _ in range(dice.randrange(1, 8)):
+                first, second = dice.randrange(256), 0x80 | dice.randrange(128)
+                frame = bytes([first, second]) + dice.randbytes(dice.randrange(200))
+                client.sendall(dice.choice([frame, masked(dice.choice(["", "{", "[1]", "null"]))]))
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(65536):
+                pass
+    assert probe("127.0.0.1", port) is Health.HEALTHY
+    assert daemon_rss_bytes(daemon) - before < 16 << 20
+    daemon.stop()
+    assert len(daemon.log) == 3, daemon.log  # of all that, not a line
