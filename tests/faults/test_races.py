@@ -309,7 +309,7 @@ RACES = [
     ),
     Race(
         second_gateway_between_looking_and_binding,
-        (("claim/baseport.py", "gateway.port.{port}", "gateway.port.{port}.{os.getpid()}"),),
+        (("claim/baseport.py", "{_PREFIX}{port}", "{_PREFIX}{port}.{os.getpid()}"),),
     ),
     Race(
         lock_files_removed_before_a_second_start,

@@ -24,7 +24,7 @@ NO_GUARDS = (
     (LOCKFILE, "            if not _try_flock(self.fd, self.path):\n", "            if False:\n"),
     (LOCKFILE, "            if not _try_flock(fd, self.path):\n", "            if False:\n"),
     (LOCKFILE, "            if _try_flock(rival, self.path):\n", "            if False:\n"),
-    ("claim/baseport.py", "gateway.port.{port}", "gateway.port.{port}.{os.getpid()}"),
+    ("claim/baseport.py", "{_PREFIX}{port}", "{_PREFIX}{port}.{os.getpid()}"),
     ("claim/contention.py", "in listening(settings.port):", "in ():"),
     ("claim/listener.py", "socket.SO_REUSEADDR, 1", "socket.SO_REUSEPORT, 1"),
 )
