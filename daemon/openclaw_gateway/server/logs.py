@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import chain
@@ -85,10 +86,14 @@ def _entries(unit: str | None) -> Iterator[tuple[int, str]]:
     from systemd import journal
 
     with journal.Reader() as reader:
-        for field in ("_SYSTEMD_UNIT", "_SYSTEMD_USER_UNIT"):
+        own = (
+            {"_PID": str(os.getpid())}
+            if unit is None
+            else {"_SYSTEMD_UNIT": unit, "_SYSTEMD_USER_UNIT": unit}
+        )
+        for field, value in own.items():
             reader.add_match(SYSLOG_IDENTIFIER=IDENTIFIER)
-            if unit is not None:
-                reader.add_match(**{field: unit})
+            reader.add_match(**{field: value})
             reader.add_disjunction()
         reader.seek_tail()
         while entry := reader.get_previous():
