@@ -362,5 +362,5 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 def _source(request: web.Request) -> Source:
     """Say where a request comes from: behind a proxy it is not from here, whatever its address says."""
     address = request.remote or "unknown"
-    direct = not any(name in request.headers for name in (*_FORWARDED, "Origin"))
-    return Source(address, is_loopback(address) and direct)
+    direct = not any(name in request.headers for name in _FORWARDED)
+    return Source(address, is_loopback(address) and direct, "Origin" in request.headers)
