@@ -110,15 +110,6 @@ def test_stranger_is_locked_out_for_a_while_and_then_is_not() -> None:
     assert judge(STRANGER, token="tok", password=None, now_s=302).refusal is None
 
 
-def test_page_in_a_local_browser_is_locked_out_and_local_programs_are_not() -> None:
-    judge = Authenticator(settings(AuthMode.TOKEN), reached=Counter()).judge
-    page = Source("127.0.0.1", local=True, page=True)
-    for _ in range(LIMITS.auth_max_attempts):
-        judge(page, token="x", password=None, now_s=1)
-    assert judge(page, token="tok", password=None, now_s=2).refusal
-    assert judge(HERE, token="tok", password=None, now_s=2).refusal is None
-
-
 def test_right_secret_ends_the_delays_at_once() -> None:
     judge = Authenticator(settings(AuthMode.TOKEN), reached=Counter()).judge
     for _ in range(5):

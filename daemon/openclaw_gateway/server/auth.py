@@ -99,12 +99,10 @@ class Source(NamedTuple):
     Attributes:
         address: IP literal.
         local: Whether it is on this machine, and no proxy's client.
-        page: Whether it is a page in a browser, which names its origin.
     """
 
     address: str
     local: bool
-    page: bool = False
 
     @property
     def network(self) -> str:
@@ -267,8 +265,7 @@ class Guesses:
     def locked_s(self, source: Source, *, now_s: float) -> float:
         """Return for how many seconds more this source is not listened to."""
         record = self._records.get(source.network)
-        exempt = source.local and not source.page
-        if record is None or exempt or record.wrong < self.limits.auth_max_attempts:
+        if record is None or source.local or record.wrong < self.limits.auth_max_attempts:
             return 0.0
         return max(record.since_s + self.limits.auth_lockout_s - now_s, 0.0)
 

@@ -363,4 +363,4 @@ def _source(request: web.Request) -> Source:
     """Say where a request comes from: behind a proxy it is not from here, whatever its address says."""
     address = request.remote or "unknown"
     direct = not any(name in request.headers for name in _FORWARDED)
-    return Source(address, is_loopback(address) and direct, "Origin" in request.headers)
+    return Source(address, is_loopback(address) and direct)
