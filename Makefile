@@ -4,12 +4,19 @@ PYTHON ?= /usr/bin/python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test check unit faults torture fuzz bench clean
+# Four machines at a time, the slowest first: most of the time they wait.
+SYSTEM := $(BIN)/pytest -n 4 --dist loadscope --no-loadscope-reorder tests/system
+
+.PHONY: run test check unit deb roots system faults torture fuzz bench clean
 
 run: $(VENV)/run
 	$(BIN)/openclaw-gateway run
 
-test: check unit
+# With a real systemd too, where that is possible: as root. Otherwise pytest says what was left out.
+test: check
+	-packaging/need debootstrap systemd-container
+	$(SYSTEM)
+	$(MAKE) --no-print-directory unit
 
 check: $(VENV)/test
 	$(BIN)/ruff format --check .
@@ -19,6 +26,17 @@ check: $(VENV)/test
 unit: $(VENV)/test
 	@command -v npm >/dev/null || packaging/need npm # for the official client
 	$(BIN)/pytest
+
+# The package for each supported release, in dist/; built and linted in clean roots, see packaging/testbed.
+deb: roots
+	PYTHONPATH=packaging $(PYTHON) -m testbed deb
+
+roots:
+	packaging/need debootstrap systemd-container
+	PYTHONPATH=packaging $(PYTHON) -m testbed prepare
+
+system: $(VENV)/test deb
+	SYSTEM_TESTS=required $(SYSTEM)
 
 # Every fault that can be made here, in full length and against other locks too; the README's tables are
 # made from what happens. About half an hour.

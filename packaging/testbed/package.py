@@ -1,0 +1,134 @@
+"""Build the Debian package of this checkout in a release's build root, without a network."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from testbed import roots
+from testbed.sandbox import Sandbox, TestbedError
+
+OUTPUT = roots.CHECKOUT / "dist"
+"""Holds a directory for each release."""
+
+# Exit statuses of the script below, far from those of what it runs.
+_BUILD_FAILED = 70
+_LINT_FAILED = 71
+
+_SCRIPT = f"""set -eu
+place=$1 zone=$2
+install -d -o builder -g builder "$place"
+cp -r --preserve=mode,timestamps /in/source "$place/source"
+chown -R builder: "$place"
+cd "$place/source"
+as_builder="runuser -u builder -- env -i PATH=$PATH HOME=/build USER=builder LC_ALL=C.UTF-8 TZ=$zone"
+$as_builder DEB_BUILD_OPTIONS="parallel=$(nproc)" dpkg-buildpackage -us -uc || exit {_BUILD_FAILED}
+cd ..
+find . -maxdepth 1 -type f -exec cp --preserve=timestamps -t /out {{}} +
+$as_builder lintian --color=never --fail-on=error,warning -EIL +pedantic ./*.changes \\
+    >/out/lintian.txt 2>&1 || exit {_LINT_FAILED}
+"""
+# Places of different depth and length, zones a day apart: what leaks into a package shows.
+_FIRST = ("/build/one", "UTC0")
+_SECOND = ("/build/a/second/place", "XST-14")
+
+
+class Built(NamedTuple):
+    """What a build made."""
+
+    directory: Path
+    """Holds all of it, with ``build.log`` and ``lintian.txt``."""
+    deb: Path
+    lintian: str
+    """All that lintian said."""
+    lint_ok: bool
+    """Whether lintian found no error and no warning."""
+
+
+def build(release: str, *, out: Path | None = None) -> Built:
+    """
+    Build the checkout's package, its tests included, and lint it; once for each state of the checkout.
+
+    What git tracks or doesn't ignore is copied to a pristine root and built there, not as root.
+
+    Args:
+        release: ``bookworm`` or ``trixie``.
+        out: A directory for the results, by default ``dist/RELEASE``; emptied before a new build.
+
+    Raises:
+        TestbedError: The build failed; its log stays in ``out``.
+    """
+    out = out or OUTPUT / release
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        open(out.with_name(f".{release}.lock"), "w") as lock,
+        tempfile.TemporaryDirectory(prefix="testbed-source-") as copy,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        source = copy_source(Path(copy, "source"))
+        mark = out / "source.sha256"
+        if not mark.exists() or mark.read_text() != source:
+            _build(Path(copy), release, out, _FIRST)
+            mark.write_text(source)
+    return _built(out)
+
+
+def build_again(release: str, out: Path) -> Built:
+    """Build at another place and in another time zone, into ``out``; for a comparison."""
+    with tempfile.TemporaryDirectory(prefix="testbed-source-") as copy:
+        copy_source(Path(copy, "source"))
+        _build(Path(copy), release, out, _SECOND)
+    return _built(out)
+
+
+def _built(out: Path) -> Built:
+    (deb,) = out.glob("*.deb")
+    lint_ok = (out / "lint.status").read_text() == "0"
+    return Built(out, deb, (out / "lintian.txt").read_text(), lint_ok)
+
+
+def _build(copy: Path, release: str, out: Path, place_and_zone: tuple[str, str]) -> None:
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    nspawn = [
+        *("--as-pid2", "--console=pipe", "--private-network", "--resolv-conf=off"),
+        *(f"--bind-ro={copy}:/in", f"--bind={out.absolute()}:/out"),
+    ]
+    command = ["sh", "-c", _SCRIPT, "sh", *place_and_zone]
+    with (
+        roots.use(release, "build") as root,
+        open(out / "build.log", "w+b") as log,
+        Sandbox(root.lowers, [*nspawn, *command], keep_fds=root.locks, output=log) as sandbox,
+    ):
+        status = sandbox.wait(timeout_s=1800)
+        if status not in (0, _LINT_FAILED):
+            said = sandbox.tail()
+            raise TestbedError(f"{release}: the build failed with {status}:\n{said}")
+    (out / "lint.status").write_text(str(status))
+
+
+def copy_source(target: Path) -> str:
+    """Copy what belongs to the checkout, and return a digest of it all."""
+    listed = subprocess.run(
+        ["git", "-C", str(roots.CHECKOUT), "ls-files", "-z", "-co", "--exclude-standard"],
+        check=True,
+        stdout=subprocess.PIPE,
+    ).stdout
+    digest = hashlib.sha256()
+    for name in sorted(filter(None, listed.split(b"\0"))):
+        origin, copy = roots.CHECKOUT / os.fsdecode(name), target / os.fsdecode(name)
+        if not os.path.lexists(origin):  # deleted, but not yet in git's eyes
+            continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(origin, copy, follow_symlinks=False)
+        content = os.fsencode(os.readlink(copy)) if copy.is_symlink() else copy.read_bytes()
+        mode = origin.lstat().st_mode
+        digest.update(b"%b\0%o\0%d\0%b" % (name, mode, len(content), content))
+    return digest.hexdigest()
