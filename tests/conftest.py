@@ -88,6 +88,11 @@ class Daemon:
 
 Start = Callable[..., Daemon]
 
+without_systemd = pytest.mark.skipif(
+    Path("/run/systemd/system").is_dir(),
+    reason="systemd runs here; tests/system has what it says then",
+)
+
 
 def clean_environ(**variables: str) -> dict[str, str]:
     """Return our environment without anything that a gateway would take for its own, plus ``variables``."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conftest import CAP_S, Start, clean_environ
+from conftest import CAP_S, Start, clean_environ, without_systemd
 
 Doctor = Callable[..., dict[str, Any]]
 
@@ -55,6 +55,7 @@ def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
+@without_systemd
 def test_healthy_gateway_has_no_leftovers(start: Start, doctor: Doctor) -> None:
     start().ready()
     document = doctor()

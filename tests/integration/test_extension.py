@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("packages")
     build = tmp_path_factory.mktemp("source") / "extension"
     subprocess.run(["cp", "-r", SOURCE, build], check=True)
+    if find_spec("pip") is None:
+        pytest.skip("needs pip to install a package")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     subprocess.run(
         [*pip, "--no-build-isolation", "--target", target, build], check=True, timeout=CAP_S

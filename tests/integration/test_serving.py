@@ -116,7 +116,9 @@ def test_log_whose_reader_is_gone_does_not_keep_us_from_stopping(
 ) -> None:
     daemon = subprocess.Popen(
         [sys.executable, "-m", "openclaw_gateway", "--port", str(port)],
-        env=clean_environ(OPENCLAW_STATE_DIR=str(state_dir), OPENCLAW_GATEWAY_TOKEN=TOKEN),
+        env=clean_environ(
+            OPENCLAW_STATE_DIR=str(state_dir), PYTHONUNBUFFERED="", OPENCLAW_GATEWAY_TOKEN=TOKEN
+        ),
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from conftest import CAP_S, Start, clean_environ, free_port
+from conftest import CAP_S, Start, clean_environ, free_port, without_systemd
 
 NOBODY = 65534
 
@@ -72,6 +72,7 @@ def web_server(port: int, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     server.stdout.close()
 
 
+@without_systemd
 def test_gateway_by_hand_is_unmanaged_and_healthy(
     start: Start, status: Callable[..., dict[str, Any]], state_dir: Path, port: int
 ) -> None:
@@ -331,6 +332,7 @@ def test_colour_is_for_terminals_that_want_it(
     assert (b"\x1b[" in screen) is coloured
 
 
+@without_systemd
 def test_screen_shows_each_fact(start: Start, port: int, tmp_path: Path, state_dir: Path) -> None:
     gateway = start().ready()
     said = ask("status", "--port", str(port), home=tmp_path)
@@ -384,6 +386,7 @@ def test_probe_of_an_address_that_is_none(tmp_path: Path) -> None:
     assert "hint:" in said.stderr
 
 
+@without_systemd
 def test_logs_without_a_journal_says_so(tmp_path: Path) -> None:
     if any(map(os.path.isdir, ("/run/log/journal", "/var/log/journal"))):
         said = ask("logs", "--profile", "nobody-has-this", home=tmp_path)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum, IntEnum
-from typing import Protocol, TextIO
+from typing import Protocol
 
 IDENTIFIER = "openclaw-gateway"
 
@@ -158,10 +157,10 @@ class NativeJournal:
 
 
 class PlainJournal:
-    """Lines on a stream: for terminals, containers and files, where fields would be noise."""
+    """Lines on standard error: for terminals, containers and files, where fields would be noise."""
 
-    def __init__(self, threshold: Priority, stream: TextIO | None = None) -> None:
-        self.threshold, self._stream = threshold, stream
+    def __init__(self, threshold: Priority) -> None:
+        self.threshold = threshold
         self.recent = Recent()
 
     def write(self, event: Event, sentence: str, **fields: object) -> None:
@@ -169,10 +168,9 @@ class PlainJournal:
         if event.priority <= self.threshold:
             self.recent.add(event.priority, sentence)
             prefix = f"{event.priority.name.lower()}: " if event.priority < Priority.NOTICE else ""
+            # Past Python's buffer: what is left in there when the reader is gone would spoil the exit code.
             with suppress(OSError):
-                print(
-                    f"{IDENTIFIER}: {prefix}{sentence}", file=self._stream or sys.stderr, flush=True
-                )
+                os.write(2, f"{IDENTIFIER}: {prefix}{sentence}\n".encode(errors="backslashreplace"))
 
 
 def open_journal(environ: Mapping[str, str], threshold: Priority = Priority.INFO) -> Journal:
