@@ -43,7 +43,7 @@ system: $(VENV)/test deb
 faults: export FAULTS_FULL = 1
 faults: $(VENV)/test $(VENV)/controls/installed
 	PYTHONPATH=tests $(BIN)/pytest -p faults.recorder --record build/faults.json \
-	    tests/model tests/faults tests/faults/controls.py \
+	    -o python_files="test_*.py controls.py" tests/model tests/faults \
 	    tests/integration/test_claim.py tests/integration/test_supervision.py; code=$$?; \
 	    $(BIN)/python tests/faults/table.py build/faults.json README.md; exit $$code
 
