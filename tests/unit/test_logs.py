@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 from hypothesis import given
@@ -14,7 +13,7 @@ from openclaw_gateway.supervisor.journal import Event, PlainJournal, Priority, R
 
 
 def journal_of(*sentences: str) -> PlainJournal:
-    journal = PlainJournal(Priority.DEBUG, io.StringIO())
+    journal = PlainJournal(Priority.DEBUG)
     for sentence in sentences:
         journal.write(Event.STARTED, sentence)
     return journal
