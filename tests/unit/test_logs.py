@@ -36,7 +36,7 @@ def test_lines_are_json_that_log_viewers_know() -> None:
 
 
 def test_what_is_below_the_threshold_is_not_kept() -> None:
-    journal = PlainJournal(Priority.ERROR, io.StringIO())
+    journal = PlainJournal(Priority.ERROR)
     journal.write(Event.STARTED, "not so important")
     assert tail(journal, {})["lines"] == []
 
