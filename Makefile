@@ -16,7 +16,7 @@ run: $(VENV)/run
 test: check
 	-packaging/need debootstrap systemd-container
 	$(SYSTEM)
-	$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory unit
 
 check: $(VENV)/test
 	$(BIN)/ruff format --check .

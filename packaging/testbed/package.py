@@ -17,26 +17,33 @@ from testbed.sandbox import Sandbox, TestbedError
 OUTPUT = roots.CHECKOUT / "dist"
 """Holds a directory for each release."""
 
-# Exit statuses of the script below, far from those of what it runs.
+# Exit statuses of the scripts below, far from those of what they run.
 _BUILD_FAILED = 70
 _LINT_FAILED = 71
 
-_SCRIPT = f"""set -eu
-place=$1 zone=$2
+_BUILD = f"""set -eu
+place=$1 zone=$2 options="parallel=$(nproc) $3"
 install -d -o builder -g builder "$place"
 cp -r --preserve=mode,timestamps /in/source "$place/source"
 chown -R builder: "$place"
 cd "$place/source"
 as_builder="runuser -u builder -- env -i PATH=$PATH HOME=/build USER=builder LC_ALL=C.UTF-8 TZ=$zone"
-$as_builder DEB_BUILD_OPTIONS="parallel=$(nproc)" dpkg-buildpackage -us -uc || exit {_BUILD_FAILED}
+$as_builder DEB_BUILD_OPTIONS="$options" dpkg-buildpackage -us -uc || exit {_BUILD_FAILED}
 cd ..
 find . -maxdepth 1 -type f -exec cp --preserve=timestamps -t /out {{}} +
 $as_builder lintian --color=never --fail-on=error,warning -EIL +pedantic ./*.changes \\
     >/out/lintian.txt 2>&1 || exit {_LINT_FAILED}
 """
 # Places of different depth and length, zones a day apart: what leaks into a package shows.
-_FIRST = ("/build/one", "UTC0")
-_SECOND = ("/build/a/second/place", "XST-14")
+_FIRST = ("/build/one", "UTC0", "")
+_SECOND = ("/build/a/second/place", "XST-14", "nocheck")
+
+_TEST = """set -eu
+dpkg --install /out/*.deb
+cp -r /in/source /var/tmp/source
+cd /var/tmp/source
+exec python3 -m pytest -p no:cacheprovider "$@"
+"""
 
 
 class Built(NamedTuple):
@@ -71,7 +78,7 @@ def build(release: str, *, out: Path | None = None) -> Built:
         tempfile.TemporaryDirectory(prefix="testbed-source-") as copy,
     ):
         fcntl.flock(lock, fcntl.LOCK_EX)
-        source = copy_source(Path(copy, "source"))
+        source = _copy_source(Path(copy, "source"))
         mark = out / "source.sha256"
         if not mark.exists() or mark.read_text() != source:
             _build(Path(copy), release, out, _FIRST)
@@ -80,11 +87,31 @@ def build(release: str, *, out: Path | None = None) -> Built:
 
 
 def build_again(release: str, out: Path) -> Built:
-    """Build at another place and in another time zone, into ``out``; for a comparison."""
+    """Build without tests at another place and in another time zone, into ``out``; for a comparison."""
     with tempfile.TemporaryDirectory(prefix="testbed-source-") as copy:
-        copy_source(Path(copy, "source"))
+        _copy_source(Path(copy, "source"))
         _build(Path(copy), release, out, _SECOND)
     return _built(out)
+
+
+def run_tests(release: str, *arguments: str, log: Path) -> int:
+    """
+    Run the checkout's tests on the installed package with a release's own Python and libraries.
+
+    As root, in a system that is not booted: most tests expect that no systemd runs.
+
+    Args:
+        release: ``bookworm`` or ``trixie``.
+        *arguments: For pytest.
+        log: A file for what it prints.
+
+    Returns:
+        pytest's exit status.
+    """
+    out = build(release).directory
+    with tempfile.TemporaryDirectory(prefix="testbed-source-") as copy:
+        _copy_source(Path(copy, "source"))
+        return _in_build_root(release, _TEST, *arguments, source=Path(copy), log=log, out=out)
 
 
 def _built(out: Path) -> Built:
@@ -93,28 +120,34 @@ def _built(out: Path) -> Built:
     return Built(out, deb, (out / "lintian.txt").read_text(), lint_ok)
 
 
-def _build(copy: Path, release: str, out: Path, place_and_zone: tuple[str, str]) -> None:
+def _build(copy: Path, release: str, out: Path, how: tuple[str, str, str]) -> None:
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
-    nspawn = [
-        *("--as-pid2", "--console=pipe", "--private-network", "--resolv-conf=off"),
-        *(f"--bind-ro={copy}:/in", f"--bind={out.absolute()}:/out"),
-    ]
-    command = ["sh", "-c", _SCRIPT, "sh", *place_and_zone]
-    with (
-        roots.use(release, "build") as root,
-        open(out / "build.log", "w+b") as log,
-        Sandbox(root.lowers, [*nspawn, *command], keep_fds=root.locks, output=log) as sandbox,
-    ):
-        status = sandbox.wait(timeout_s=1800)
-        if status not in (0, _LINT_FAILED):
-            said = sandbox.tail()
-            raise TestbedError(f"{release}: the build failed with {status}:\n{said}")
+    log = out / "build.log"
+    status = _in_build_root(release, _BUILD, *how, source=copy, log=log, out=out)
+    if status not in (0, _LINT_FAILED):
+        said = log.read_text(errors="replace")[-4000:]
+        raise TestbedError(f"{release}: the build failed with {status}:\n{said}")
     (out / "lint.status").write_text(str(status))
 
 
-def copy_source(target: Path) -> str:
+def _in_build_root(
+    release: str, script: str, *arguments: str, source: Path, log: Path, out: Path
+) -> int:
+    """Run a shell script with ``source`` at /in, and ``out`` at /out; return its exit status."""
+    nspawn = ["--as-pid2", "--console=pipe", "--private-network", "--resolv-conf=off"]
+    nspawn += [f"--bind-ro={source}:/in", f"--bind={out.absolute()}:/out"]
+    command = ["sh", "-c", script, "sh", *arguments]
+    with (
+        roots.use(release, "build") as root,
+        open(log, "w+b") as output,
+        Sandbox(root.lowers, [*nspawn, *command], keep_fds=root.locks, output=output) as sandbox,
+    ):
+        return sandbox.wait(timeout_s=1800)
+
+
+def _copy_source(target: Path) -> str:
     """Copy what belongs to the checkout, and return a digest of it all."""
     listed = subprocess.run(
         ["git", "-C", str(roots.CHECKOUT), "ls-files", "-z", "-co", "--exclude-standard"],

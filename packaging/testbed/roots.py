@@ -34,7 +34,7 @@ _RECIPE = 4
 """Raise it to have every root made anew."""
 
 _SYSTEM = ("systemd-sysv", "dbus", "libpam-systemd", "ca-certificates")
-_BUILDERS = ("build-essential", "fakeroot", "lintian", "man-db")
+_BUILDERS = ("build-essential", "fakeroot", "lintian", "man-db", "python3-pip")
 _TESTERS = (
     "dbus-user-session",  # without a bus of its own a user manager can't be reached by -M user@
     *("autopkgtest", "dpkg-dev", "curl", "iproute2", "man-db", "strace"),

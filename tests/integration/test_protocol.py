@@ -33,6 +33,8 @@ from wire import admitted, dialled, run
         ("x" * 1_000_000, 1009),
         (b"binary", 1003),
     ],
+    # pytest hands the test's name to child processes: it must not be a megabyte long.
+    ids="no-json no-object not-connect no-params long very-long binary".split(),
 )
 def test_bad_beginning_is_closed_with_its_code(
     start: Start, port: int, frame: str | bytes, code: int
