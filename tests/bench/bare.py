@@ -20,20 +20,23 @@ def ready() -> None:
 
 
 def serve(port: int) -> None:
+    import asyncio
+
     from aiohttp import web
 
     async def live(_: web.Request) -> web.Response:
         return web.Response(body=b'{"ok":true,"status":"live"}', content_type="application/json")
 
-    async def started(_: web.Application) -> None:
-        import asyncio
+    async def run() -> None:
+        application = web.Application()
+        application.router.add_get("/healthz", live)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        ready()
+        await asyncio.Event().wait()
 
-        asyncio.get_running_loop().call_soon(ready)
-
-    application = web.Application()
-    application.router.add_get("/healthz", live)
-    application.on_startup.append(started)
-    web.run_app(application, host="127.0.0.1", port=port, print=None, access_log=None)
+    asyncio.run(run())
 
 
 if __name__ == "__main__":
