@@ -53,8 +53,15 @@ class Home:
         if watchdog_s is not None:
             environ["WATCHDOG_USEC"] = str(int(watchdog_s * 1_000_000))
         os.environ["NOTIFY_SOCKET"] = environ["NOTIFY_SOCKET"]  # where sdnotify looks
-        with open(self._log, "a", buffering=1) as sys.stderr:
-            return int(gateway.run(lambda: settings.load(flags, environ), environ))
+        self._become_log()
+        return int(gateway.run(lambda: settings.load(flags, environ), environ))
+
+    def _become_log(self) -> None:
+        """Have everything that this process says on standard error go to the log."""
+        log = os.open(self._log, os.O_WRONLY | os.O_APPEND)
+        os.dup2(log, 2)
+        os.close(log)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
     def is_ready(self) -> bool:
         """Whether a gateway has said so since we last asked."""
@@ -85,8 +92,7 @@ class Home:
             "NOTIFY_SOCKET": str(self.path / "notify"),
             "PYTHONPATH": path,
         }
-        log = os.open(self._log, os.O_WRONLY | os.O_APPEND)
-        os.dup2(log, 2)
+        self._become_log()
         words = [sys.executable, "-m", "openclaw_gateway", *arguments]
         os.execve(sys.executable, words, clean_environ(**(defaults | variables)))
 
