@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 
 from conftest import CAP_S, Start, clean_environ, free_port, without_systemd
+from openclaw_gateway.admin import status as status_verb
+from openclaw_gateway.admin.subject import Scope, held
+from openclaw_gateway.claim.baseport import Holder
 
 NOBODY = 65534
 
@@ -88,6 +91,17 @@ def test_gateway_by_hand_is_unmanaged_and_healthy(
     assert said["health"]["ready"] is True
     assert said["process"]["command"]
     assert said["unseen"] == ["unit: systemd does not run here"]
+
+
+def test_gateway_that_starts_while_we_look_is_seen_whole(
+    start: Start, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = start().ready()
+    at_first: Iterator[dict[int, Holder]] = iter([{}])  # it took its port after our first glance
+    monkeypatch.setattr(status_verb, "held", lambda: next(at_first, held()))
+    seen = status_verb.look({"--port": str(port)}, {"HOME": str(tmp_path)}, scope=Scope.ANY)
+    assert seen.facts.owner is not None
+    assert seen.facts.owner.pid == gateway.pid
 
 
 def test_keys_of_the_document_are_stable(

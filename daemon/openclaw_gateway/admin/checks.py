@@ -94,7 +94,7 @@ Findings = Iterator[Finding]
 
 
 def _state(seen: Examined) -> Findings:
-    if seen.verdict.exit_code is not StatusCode.HEALTHY:
+    if not seen.verdict.is_healthy:
         advice = steps(seen.facts, seen.verdict)
         severity = (
             Severity.WARNING if seen.verdict.exit_code is StatusCode.STARTING else Severity.ERROR

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from openclaw_gateway.admin import units
 from openclaw_gateway.admin.advice import steps
@@ -17,7 +17,9 @@ from openclaw_gateway.admin.verdict import FINAL, State, StatusCode, Verdict, ju
 from openclaw_gateway.claim.baseport import Holder
 
 _PAUSE_S = 0.25
+_LOOKS = 3
 Flags = Mapping[str, str | None]
+Seen = TypeVar("Seen")
 
 
 class Status(NamedTuple):
@@ -41,21 +43,42 @@ def look(flags: Flags, environ: Mapping[str, str], *, scope: Scope, wait_s: floa
     Raises:
         ConfigurationError: The profile's name is none.
     """
-    deadline_s = time.monotonic() + wait_s
-    while True:
-        holders = held()
+
+    def see(holders: Mapping[int, Holder]) -> Status:
         subject = resolve(flags, environ, holders, scope=scope)
         facts = gather(subject, holders, enabled_rivals(subject))
-        verdict = judge(facts)
+        return Status(facts, judge(facts))
+
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        status = _at_rest(see)
         left_s = deadline_s - time.monotonic()
-        if verdict.exit_code is StatusCode.HEALTHY or verdict.state in FINAL or left_s <= 0:
-            return Status(facts, verdict)
+        if status.verdict.is_healthy or status.verdict.state in FINAL or left_s <= 0:
+            return status
         time.sleep(min(_PAUSE_S, left_s))
 
 
 def look_at_all(environ: Mapping[str, str]) -> list[Status]:
     """See every gateway of this host: each profile that left a trace, and whoever else holds a base port."""
+    return _at_rest(lambda holders: _see_all(environ, holders))
+
+
+def _at_rest(see: Callable[[Mapping[int, Holder]], Seen]) -> Seen:
+    """
+    Return what is seen while no gateway starts or ends, so that its parts fit together.
+
+    What changes all the time is shown as last seen.
+    """
     holders = held()
+    for _ in range(_LOOKS):
+        seen = see(holders)
+        before, holders = holders, held()
+        if holders == before:
+            break
+    return seen
+
+
+def _see_all(environ: Mapping[str, str], holders: Mapping[int, Holder]) -> list[Status]:
     names = list(profiles())
     shown = units.show([unit for name in names for unit in names_of(name)])
     found = []
@@ -119,10 +142,7 @@ def report_all(environ: Mapping[str, str], *, as_json: bool, paint: Paint) -> Re
     """Be ``status --all``. Exits with 0 if every gateway that should run is well, else with 1."""
     statuses = look_at_all(environ)
     quarrels = list(contested(statuses))
-    well = all(
-        status.verdict.exit_code is StatusCode.HEALTHY or not _should_run(status)
-        for status in statuses
-    )
+    well = all(status.verdict.is_healthy or not _should_run(status) for status in statuses)
     code = StatusCode.HEALTHY if well and not quarrels else StatusCode.UNWELL
     if as_json:
         gateways = [_values(status) for status in statuses]

@@ -74,6 +74,11 @@ class Verdict(NamedTuple):
         """What ``status`` exits with."""
         return EXIT_CODES[self.state]
 
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the gateway is as it should be."""
+        return self.exit_code is StatusCode.HEALTHY
+
 
 def judge(facts: Facts) -> Verdict:
     """
