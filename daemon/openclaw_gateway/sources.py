@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from typing import Any
 from openclaw_gateway.errors import ConfigurationError
 
 MAX_FILE_BYTES = 4 << 20
+_MAX_DIGITS = 250
+"""Of an integer: a double holds as many even in base 16, and Python prints them."""
 
 
 class Secret(str):
@@ -53,8 +56,9 @@ def read_document(path: str, *, required: bool) -> dict[str, Any]:
 
 
 def _parse(text: str, path: str) -> Any:
+    numbers = {"parse_int": _integer, "parse_float": _float, "parse_constant": _float}
     try:
-        return json.loads(text)
+        return json.loads(text, **numbers)
     except ValueError:
         pass  # JSON5 is a superset of JSON; its parser is a hundred times slower, so it comes second.
     except RecursionError:
@@ -62,11 +66,25 @@ def _parse(text: str, path: str) -> Any:
     import json5
 
     try:
-        return json5.loads(text)
+        return json5.loads(text, **numbers)
     except ValueError as error:
         raise ConfigurationError(path, "", f"not JSON5: {error}") from None
     except RecursionError:
         raise ConfigurationError(path, "", "nested too deeply") from None
+
+
+def _integer(text: str, base: int = 10) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"{text[:20]}… has more than {_MAX_DIGITS} digits")
+    return int(text, base)
+
+
+def _float(text: str) -> float:
+    """Read a number that is no integer, if it is finite: no frame could carry NaN or infinity to a client."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not finite")
+    return number
 
 
 def look_up(document: dict[str, Any], path: str) -> Any:
