@@ -4,7 +4,8 @@ PYTHON ?= /usr/bin/python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# Four machines at a time, the slowest first: most of the time they wait.
+# Four tests at a time, whatever the number of processors: most of the time they wait.
+UNIT   := $(BIN)/pytest -n 4 --dist worksteal
 SYSTEM := $(BIN)/pytest -n 4 --dist loadscope --no-loadscope-reorder tests/system
 
 .PHONY: run test check unit deb roots system faults torture fuzz bench clean
@@ -25,7 +26,7 @@ check: $(VENV)/test
 
 unit: $(VENV)/test
 	@command -v npm >/dev/null || packaging/need npm # for the official client
-	$(BIN)/pytest
+	$(UNIT)
 
 # The package for each supported release, in dist/; built and linted in clean roots, see packaging/testbed.
 deb: roots

@@ -107,9 +107,14 @@ def clean_environ(**variables: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that nobody has on any address, outside the range that clients are given."""
+    """
+    Return a port that nobody has on any address, outside the range that clients are given.
+
+    Workers of pytest-xdist have ranges of their own: two can't be given the same.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 12
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.randrange(20000 + worker * 1000, 21000 + worker * 1000)
         with socket.socket(socket.AF_INET) as any_address:
             try:
                 any_address.bind(("0.0.0.0", port))

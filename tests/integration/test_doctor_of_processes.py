@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -105,9 +106,10 @@ def test_leftovers_of_another_user_are_removed_as_that_user(
     for path in (state_dir, *state_dir.rglob("*")):
         os.chown(path, 65534, 65534)
     # pytest's directories are closed to others; whoever owns the state can reach it in real life.
-    for parent in state_dir.parents[:3]:
-        if parent != Path("/tmp"):
-            parent.chmod(0o711)
+    for parent in state_dir.parents:
+        mode = stat.S_IMODE(parent.stat().st_mode)
+        if not mode & stat.S_IXOTH:
+            parent.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
     assert len(doctor("--fix")["mended"]) == 2
     assert lock_files(state_dir) == []
 
