@@ -56,9 +56,8 @@ def read_document(path: str, *, required: bool) -> dict[str, Any]:
 
 
 def _parse(text: str, path: str) -> Any:
-    numbers = {"parse_int": _integer, "parse_float": _float, "parse_constant": _float}
     try:
-        return json.loads(text, **numbers)
+        return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_float)
     except ValueError:
         pass  # JSON5 is a superset of JSON; its parser is a hundred times slower, so it comes second.
     except RecursionError:
@@ -66,7 +65,7 @@ def _parse(text: str, path: str) -> Any:
     import json5
 
     try:
-        return json5.loads(text, **numbers)
+        return json5.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_float)
     except ValueError as error:
         raise ConfigurationError(path, "", f"not JSON5: {error}") from None
     except RecursionError:

@@ -16,7 +16,7 @@ from conftest import clean_environ
 from faults.extent import extent
 from faults.variants import without
 
-SECONDS = extent("TORTURE_SECONDS", 20, 300)
+SECONDS = extent("TORTURE_SECONDS", 60, 300)
 SEED = int(os.environ.get("TORTURE_SEED", "0")) or random.randrange(1 << 32)
 
 LOCKFILE = "claim/lockfile.py"
