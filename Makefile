@@ -4,9 +4,9 @@ PYTHON ?= /usr/bin/python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# Four tests at a time, whatever the number of processors: most of the time they wait.
+# So many tests at a time, whatever the number of processors: most of the time they wait.
 UNIT   := $(BIN)/pytest -n 4 --dist worksteal
-SYSTEM := $(BIN)/pytest -n 4 --dist loadscope --no-loadscope-reorder tests/system
+SYSTEM := $(BIN)/pytest -n 6 --dist loadscope --no-loadscope-reorder tests/system
 
 .PHONY: run test check unit deb roots system faults torture fuzz bench clean
 

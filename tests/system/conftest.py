@@ -18,6 +18,16 @@ from testbed.package import Built
 from testbed.sandbox import TestbedError, require_host
 
 
+_LONGEST = (
+    "test_duplicates",
+    "test_admin",
+    "test_debian_versions",
+    "test_autopkgtest",
+    "test_lifecycle",
+)
+"""Modules that begin first, or the others would have to wait for them at the end."""
+
+
 class _ByMachine(LoadScopeScheduling):
     """Has each module of each release run in one worker, with one machine: they can't be shared."""
 
@@ -28,6 +38,11 @@ class _ByMachine(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     return _ByMachine(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
