@@ -17,7 +17,6 @@ from testbed import package, roots
 from testbed.package import Built
 from testbed.sandbox import TestbedError, require_host
 
-
 _LONGEST = (
     "test_duplicates",
     "test_admin",
