@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+settings.register_profile("brief", settings.get_profile("untimed"), max_examples=20)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "untimed"))
 
 CAP_S = 60.0
 """A generous cap on anything that should take a moment; never a measurement."""

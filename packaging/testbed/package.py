@@ -31,6 +31,8 @@ as_builder="runuser -u builder -- env -i PATH=$PATH HOME=/build USER=builder LC_
 $as_builder DEB_BUILD_OPTIONS="$options" dpkg-buildpackage -us -uc || exit {_BUILD_FAILED}
 cd ..
 find . -maxdepth 1 -type f -exec cp --preserve=timestamps -t /out {{}} +
+"""
+_LINT = f"""
 $as_builder lintian --color=never --fail-on=error,warning -EIL +pedantic ./*.changes \\
     >/out/lintian.txt 2>&1 || exit {_LINT_FAILED}
 """
@@ -81,17 +83,18 @@ def build(release: str, *, out: Path | None = None) -> Built:
         source = _copy_source(Path(copy, "source"))
         mark = out / "source.sha256"
         if not mark.exists() or mark.read_text() != source:
-            _build(Path(copy), release, out, _FIRST)
+            _build(Path(copy), release, out, _BUILD + _LINT, _FIRST)
             mark.write_text(source)
     return _built(out)
 
 
-def build_again(release: str, out: Path) -> Built:
-    """Build without tests at another place and in another time zone, into ``out``; for a comparison."""
+def build_again(release: str, out: Path) -> Path:
+    """Build without tests at another place and in another time zone, into ``out``; return the package."""
     with tempfile.TemporaryDirectory(prefix="testbed-source-") as copy:
         _copy_source(Path(copy, "source"))
-        _build(Path(copy), release, out, _SECOND)
-    return _built(out)
+        _build(Path(copy), release, out, _BUILD, _SECOND)
+    (deb,) = out.glob("*.deb")
+    return deb
 
 
 def run_tests(release: str, *arguments: str, log: Path) -> int:
@@ -120,12 +123,12 @@ def _built(out: Path) -> Built:
     return Built(out, deb, (out / "lintian.txt").read_text(), lint_ok)
 
 
-def _build(copy: Path, release: str, out: Path, how: tuple[str, str, str]) -> None:
+def _build(copy: Path, release: str, out: Path, script: str, how: tuple[str, str, str]) -> None:
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
     log = out / "build.log"
-    status = _in_build_root(release, _BUILD, *how, source=copy, log=log, out=out)
+    status = _in_build_root(release, script, *how, source=copy, log=log, out=out)
     if status not in (0, _LINT_FAILED):
         said = log.read_text(errors="replace")[-4000:]
         raise TestbedError(f"{release}: the build failed with {status}:\n{said}")

@@ -45,6 +45,18 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 apt="apt-get -q -y --no-install-recommends -o Acquire::Retries=3"
 # The manual's index is of no use here and slow to write.
 echo 'man-db man-db/auto-update boolean false' | debconf-set-selections
+# Of Debian's index keep what has been downloaded: apt reads all of it at every call.
+trim() {
+    names=$(cd /var/cache/apt/archives; ls ./*.deb | sed 's|^./||; s|_.*||')
+    for index in /var/lib/apt/lists/*_Packages; do
+        awk -v names="$names" '
+            BEGIN { RS = ""; ORS = "\\n\\n"; split(names, list); for (i in list) kept[list[i]] }
+            $2 in kept' "$index" >"$index.kept"
+        mv "$index.kept" "$index"
+    done
+    rm -f /var/lib/apt/lists/*_Translation-* /var/cache/apt/*.bin
+    apt-get -q check
+}
 """
 _BUILD = """
 $apt update; $apt satisfy "$@"; $apt clean
@@ -52,12 +64,13 @@ $apt update; $apt satisfy "$@"; $apt clean
 useradd --create-home --home-dir /build builder
 """
 _PLAIN = """
-$apt update; $apt -o APT::Keep-Downloaded-Packages=true --download-only install "$@"
+$apt update; $apt -o APT::Keep-Downloaded-Packages=true --download-only install "$@"; trim
 # There is nothing to reach from a booted root: fail at once.
 echo 'Acquire::Retries "0";' >/etc/apt/apt.conf.d/90testbed
 """
 _TEST = """
-$apt -o APT::Keep-Downloaded-Packages=true install "$@"
+rm -r /var/lib/apt/lists/*
+$apt update; $apt -o APT::Keep-Downloaded-Packages=true install "$@"; trim
 """
 
 

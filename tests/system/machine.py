@@ -57,7 +57,7 @@ class Machine(Container):
     def until(self, script: str) -> None:
         """Wait until a shell script succeeds: there is no event for what these look at."""
         try:
-            self.run(f"until {{ {script}; }}; do sleep 0.05; done", timeout_s=CAP_S)
+            self.run(f"until {{ {script}; }}; do sleep 0.25; done", timeout_s=CAP_S)
         except CommandError as error:
             latest = self.run(["journalctl", "--lines=50", "--output=short-monotonic"]).stdout
             error.add_note(latest)
