@@ -1,6 +1,8 @@
-"""What a gateway can't be cheaper than: a bare interpreter, its imports, a bare aiohttp route.
+"""What a gateway can't be cheaper than: a bare interpreter, its imports, bare aiohttp routes.
 
     bare.py <imports>|serve <port>
+
+A server answers /healthz, and sends back whatever comes over a WebSocket to /.
 
 Says ``READY=1`` to ``NOTIFY_SOCKET`` when it is done, and waits for SIGTERM.
 """
@@ -27,8 +29,16 @@ def serve(port: int) -> None:
     async def live(_: web.Request) -> web.Response:
         return web.Response(body=b'{"ok":true,"status":"live"}', content_type="application/json")
 
+    async def echo(request: web.Request) -> web.WebSocketResponse:
+        client = web.WebSocketResponse(compress=False)
+        await client.prepare(request)
+        async for message in client:
+            await client.send_str(message.data)
+        return client
+
     async def run() -> None:
         application = web.Application()
+        application.router.add_get("/", echo)
         application.router.add_get("/healthz", live)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()

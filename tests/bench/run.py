@@ -19,13 +19,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import aiohttp
+from machine import Machine
 
+from bench.calls import SECONDS, TOKEN, latencies
+from bench.machines import FLOOR, booted, restart_ms
 from bench.plot import draw
 from conftest import CAP_S, clean_environ, free_port
 
@@ -70,11 +74,14 @@ class Process:
 
 
 @contextmanager
-def gateway() -> Iterator[tuple[Process, int, dict[str, str]]]:
+def gateway(**limits: int) -> Iterator[tuple[Process, int, dict[str, str]]]:
     """A running gateway, its port and the variables that a second one of its kind needs."""
     with tempfile.TemporaryDirectory(prefix="bench-") as state_dir:
         port = free_port()
         variables = {"OPENCLAW_STATE_DIR": state_dir, "OPENCLAW_GATEWAY_PORT": str(port)}
+        if limits:
+            settings = {"gateway": {"limits": limits, "auth": {"token": TOKEN}}}
+            Path(state_dir, "openclaw.json").write_text(json.dumps(settings))
         process = Process("-m", "openclaw_gateway", **variables)
         try:
             yield process, port, variables
@@ -182,6 +189,32 @@ def requests_per_second(port: int) -> float:
     return float(line.split()[1])
 
 
+def calls_of_gateway(
+    connections: int, figure: Callable[[list[float]], float]
+) -> Callable[[], float]:
+    def measure() -> float:
+        with gateway(requestsPerSecond=1_000_000) as (_, port, _):
+            return figure(latencies(port, connections=connections, is_gateway=True))
+
+    return measure
+
+
+def calls_of_echo(connections: int, figure: Callable[[list[float]], float]) -> Callable[[], float]:
+    def measure() -> float:
+        with bare("serve", str(port := free_port())):
+            return figure(latencies(port, connections=connections, is_gateway=False))
+
+    return measure
+
+
+def per_second(taken_s: list[float]) -> float:
+    return len(taken_s) / SECONDS
+
+
+def percentile_ms(percent: int) -> Callable[[list[float]], float]:
+    return lambda taken_s: taken_s[len(taken_s) * percent // 100] * 1000
+
+
 def locks_of(name: str, python: Path) -> Callable[[], float]:
     def measure() -> float:
         words = [str(python), str(HERE / "locks.py"), name, "0.5", "1"]
@@ -236,6 +269,16 @@ CHARTS = (
         Measurement("openclaw-gateway", requests_of_gateway, is_ours=True),
         Measurement("a bare aiohttp route", requests_of_route),
     )),
+    Chart("Calls of health over 100 WebSockets", "per second", "more", (
+        Measurement("openclaw-gateway", calls_of_gateway(100, per_second), is_ours=True),
+        Measurement("a bare aiohttp echo", calls_of_echo(100, per_second)),
+    )),
+    Chart("One call of health", "ms", "less", (
+        Measurement("openclaw-gateway, half are quicker", calls_of_gateway(1, percentile_ms(50)), is_ours=True),
+        Measurement("openclaw-gateway, 99 of 100 are quicker", calls_of_gateway(1, percentile_ms(99)), is_ours=True),
+        Measurement("a bare aiohttp echo, half are quicker", calls_of_echo(1, percentile_ms(50))),
+        Measurement("a bare aiohttp echo, 99 of 100 are quicker", calls_of_echo(1, percentile_ms(99))),
+    )),
     Chart("Lock taken and given back", "per second", "more", (
         Measurement("openclaw-gateway, directory and file with record", locks_of("gateway", OURS), is_ours=True),
         Measurement("filelock", locks_of("filelock", CONTROLS)),
@@ -246,11 +289,21 @@ CHARTS = (
 )  # fmt: skip
 
 
-def measured(rounds: int) -> list[dict[str, Any]]:
+def under_systemd(machines: dict[str, Machine]) -> Chart:
+    """Return the chart of restarts by systemd itself, the units' delay of 100 ms included."""
+    lines = []
+    for release, machine in machines.items():
+        take, floor = partial(restart_ms, machine), partial(restart_ms, machine, FLOOR)
+        lines.append(Measurement(f"openclaw-gateway, {release}", take, is_ours=True))
+        lines.append(Measurement(f"import aiohttp.web, {release}", floor))
+    return Chart("Under systemd, from kill -9 to READY", "ms", "less", tuple(lines))
+
+
+def measured(charts: Sequence[Chart], rounds: int) -> list[dict[str, Any]]:
     """Take every measurement once a round; return the charts with minimum, median and maximum."""
     taken: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds + 1):
-        for chart in CHARTS:
+        for chart in charts:
             for line in chart.lines:
                 value = line.take()
                 if number:  # the first round warms caches
@@ -265,16 +318,21 @@ def measured(rounds: int) -> list[dict[str, Any]]:
                 {
                     "name": line.name,
                     "ours": line.is_ours,
-                    "min": round(min(values), 1),
-                    "median": round(statistics.median(values), 1),
-                    "max": round(max(values), 1),
+                    "min": rounded(min(values)),
+                    "median": rounded(statistics.median(values)),
+                    "max": rounded(max(values)),
                 }
                 for line in chart.lines
                 for values in [taken[chart.title, line.name]]
             ],
         }
-        for chart in CHARTS
+        for chart in charts
     ]
+
+
+def rounded(value: float) -> float:
+    """Keep about three digits."""
+    return round(value, 1 if value >= 10 else 3)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -293,13 +351,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
-    import aiohttp
-
+    with booted() as machines:
+        charts = [*CHARTS, *([under_systemd(machines)] if machines else [])]
+        figures = measured(charts, rounds)
     result: dict[str, Any] = {
         "machine": f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, "
         f"Python {platform.python_version()}, aiohttp {aiohttp.__version__}",
         "rounds": rounds,
-        "charts": measured(rounds),
+        "charts": figures,
     }
     (HERE / "figures.json").write_text(json.dumps(result, indent=1) + "\n")
     (HERE / "figures.svg").write_text(draw(result["charts"]))
