@@ -7,11 +7,26 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.location import locate, profile_port
 from openclaw_gateway.sources import Secret, look_up, read_document, read_secret, substituted
 from openclaw_gateway.supervisor.journal import Priority
+from openclaw_gateway.values import (
+    count,
+    hosts,
+    interval,
+    ip_address,
+    level,
+    milliseconds,
+    one_of,
+    port_number,
+    seconds,
+    secret,
+    strings,
+    suggest,
+)
 
 TOKEN_FILE = "gateway.token"
 """In the state directory: the token that is made at the first start if none is configured."""
@@ -96,114 +111,9 @@ class Settings(NamedTuple):
     """What is odd but no reason to stop."""
 
 
-def _fail(expected: str) -> NoReturn:
-    raise ValueError(f"must be {expected}")
-
-
-def _port(value: object) -> int:
-    number = _integer(value)
-    return number if number is not None and 0 < number < 65536 else _fail("a port, 1 to 65535")
-
-
-def _integer(value: object) -> int | None:
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
-        return int(value) if len(value) < 20 else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _seconds(value: object) -> float:
-    try:
-        number = float(value) if isinstance(value, str | int | float) else -1.0
-    except ValueError:
-        number = -1.0
-    return number if 0 <= number <= 3600 else _fail("a number of seconds, 0 to 3600")
-
-
-def _milliseconds(value: object) -> float:
-    number = _integer(value)
-    valid = number is not None and 0 <= number <= 3_600_000
-    return number / 1000 if valid and number is not None else _fail("milliseconds, 0 to 3600000")
-
-
-def _count(low: int, high: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        number = _integer(value)
-        valid = number is not None and low <= number <= high
-        return number if valid and number is not None else _fail(f"a number, {low} to {high}")
-
-    return parse
-
-
-def _interval(low_ms: int) -> Callable[[object], float]:
-    """Return the reader of a time in milliseconds that must not be too short to work with."""
-
-    def parse(value: object) -> float:
-        seconds = _milliseconds(value)
-        return seconds if seconds * 1000 >= low_ms else _fail(f"milliseconds, {low_ms} to 3600000")
-
-    return parse
-
-
-def _one_of(names: type[StrEnum]) -> Callable[[object], Any]:
-    def parse(value: object) -> StrEnum:
-        if isinstance(value, str) and value in set(names):
-            return names(value)
-        return _fail(" or ".join(f'"{name}"' for name in names) + suggest(value, names))
-
-    return parse
-
-
 def _bind(value: object) -> Bind:
     # OpenClaw's "auto" prefers loopback, and so do we.
-    return Bind.LOOPBACK if value == "auto" else _one_of(Bind)(value)
-
-
-def _host(value: object) -> str:
-    import socket
-
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            return socket.inet_ntop(family, socket.inet_pton(family, str(value)))
-        except OSError:
-            continue
-    return _fail("an IP address in digits, such as 192.168.1.5 or ::1")
-
-
-def _secret(value: object) -> Secret:
-    if isinstance(value, dict):
-        _fail('a string; for a secret kept elsewhere use "--token-file" or a systemd credential')
-    if not isinstance(value, str) or not value or value != value.strip():
-        _fail("a string that is not empty, without space around it")
-    return Secret(value)
-
-
-_LEVELS = {
-    "silent": Priority.CRIT,
-    "fatal": Priority.CRIT,
-    "error": Priority.ERROR,
-    "warning": Priority.WARNING,
-    "warn": Priority.WARNING,
-    "notice": Priority.NOTICE,
-    "info": Priority.INFO,
-    "debug": Priority.DEBUG,
-    "trace": Priority.DEBUG,
-}
-
-
-def _level(value: object) -> Priority:
-    if isinstance(value, str) and value in _LEVELS:
-        return _LEVELS[value]
-    return _fail(f"one of {', '.join(_LEVELS)}")
-
-
-def _strings(value: object) -> tuple[str, ...]:
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    return _fail("a list of strings")
-
-
-def _hosts(value: object) -> tuple[str, ...]:
-    return tuple(name.lower().rstrip(".") for name in _strings(value))
+    return Bind.LOOPBACK if value == "auto" else one_of(Bind)(value)
 
 
 class _Key(NamedTuple):
@@ -221,54 +131,54 @@ class _Key(NamedTuple):
 
 
 _SCHEMA = (
-    _Key("port", _port, 18789, "--port", "OPENCLAW_GATEWAY_PORT", "gateway.port"),
+    _Key("port", port_number, 18789, "--port", "OPENCLAW_GATEWAY_PORT", "gateway.port"),
     _Key("bind", _bind, Bind.LOOPBACK, "--bind", None, "gateway.bind"),
-    _Key("host", _host, None, "--host", None, "gateway.customBindHost"),
-    _Key("auth_mode", _one_of(AuthMode), None, "--auth", None, "gateway.auth.mode"),
-    _Key("token", _secret, None, None, "OPENCLAW_GATEWAY_TOKEN", "gateway.auth.token"),
-    _Key("password", _secret, None, None, "OPENCLAW_GATEWAY_PASSWORD", "gateway.auth.password"),
-    _Key("allowed_origins", _strings, (), path="gateway.controlUi.allowedOrigins"),
-    _Key("allowed_hosts", _hosts, (), path="gateway.allowedHosts"),
+    _Key("host", ip_address, None, "--host", None, "gateway.customBindHost"),
+    _Key("auth_mode", one_of(AuthMode), None, "--auth", None, "gateway.auth.mode"),
+    _Key("token", secret, None, None, "OPENCLAW_GATEWAY_TOKEN", "gateway.auth.token"),
+    _Key("password", secret, None, None, "OPENCLAW_GATEWAY_PASSWORD", "gateway.auth.password"),
+    _Key("allowed_origins", strings, (), path="gateway.controlUi.allowedOrigins"),
+    _Key("allowed_hosts", hosts, (), path="gateway.allowedHosts"),
     _Key(
-        "lock_timeout_s", _seconds, 5.0, "--lock-timeout", None, "gateway.lockTimeoutMs", _milliseconds
+        "lock_timeout_s", seconds, 5.0, "--lock-timeout", None, "gateway.lockTimeoutMs", milliseconds
     ),
     _Key(
         "health_timeout_s",
-        _seconds,
+        seconds,
         30.0,
         "--health-timeout",
         None,
         "gateway.healthTimeoutMs",
-        _milliseconds,
+        milliseconds,
     ),
-    _Key("log_level", _level, Priority.INFO, "--log-level", None, "logging.level"),
+    _Key("log_level", level, Priority.INFO, "--log-level", None, "logging.level"),
 )  # fmt: skip
 
 _LIMITS = (
-    _Key("max_connections", _count(1, 1 << 20), 1024, path="gateway.limits.maxConnections"),
+    _Key("max_connections", count(1, 1 << 20), 1024, path="gateway.limits.maxConnections"),
     _Key(
         "max_connections_per_address",
-        _count(1, 1 << 20),
+        count(1, 1 << 20),
         512,
         path="gateway.limits.maxConnectionsPerAddress",
     ),
     _Key(
         "max_unauthenticated_per_address",
-        _count(1, 1 << 20),
+        count(1, 1 << 20),
         128,
         path="gateway.limits.maxUnauthenticatedPerAddress",
     ),
-    _Key("handshake_timeout_s", _interval(250), 10.0, path="gateway.limits.handshakeTimeoutMs"),
-    _Key("max_preauth_bytes", _count(1024, 1 << 20), 64 << 10, path="gateway.limits.maxPreauthBytes"),
-    _Key("max_payload_bytes", _count(1024, 1 << 28), 25 << 20, path="gateway.limits.maxPayloadBytes"),
-    _Key("max_buffered_bytes", _count(65536, 1 << 30), 50 << 20, path="gateway.limits.maxBufferedBytes"),
-    _Key("max_in_flight", _count(1, 4096), 64, path="gateway.limits.maxInFlight"),
-    _Key("requests_per_second", _count(1, 10**6), 1000, path="gateway.limits.requestsPerSecond"),
-    _Key("request_timeout_s", _interval(10), 25.0, path="gateway.limits.requestTimeoutMs"),
-    _Key("tick_interval_s", _interval(250), 30.0, path="gateway.limits.tickIntervalMs"),
-    _Key("auth_max_attempts", _count(1, 10**6), 10, path="gateway.auth.rateLimit.maxAttempts"),
-    _Key("auth_window_s", _interval(1), 60.0, path="gateway.auth.rateLimit.windowMs"),
-    _Key("auth_lockout_s", _interval(1), 300.0, path="gateway.auth.rateLimit.lockoutMs"),
+    _Key("handshake_timeout_s", interval(250), 10.0, path="gateway.limits.handshakeTimeoutMs"),
+    _Key("max_preauth_bytes", count(1024, 1 << 20), 64 << 10, path="gateway.limits.maxPreauthBytes"),
+    _Key("max_payload_bytes", count(1024, 1 << 28), 25 << 20, path="gateway.limits.maxPayloadBytes"),
+    _Key("max_buffered_bytes", count(65536, 1 << 30), 50 << 20, path="gateway.limits.maxBufferedBytes"),
+    _Key("max_in_flight", count(1, 4096), 64, path="gateway.limits.maxInFlight"),
+    _Key("requests_per_second", count(1, 10**6), 1000, path="gateway.limits.requestsPerSecond"),
+    _Key("request_timeout_s", interval(10), 25.0, path="gateway.limits.requestTimeoutMs"),
+    _Key("tick_interval_s", interval(250), 30.0, path="gateway.limits.tickIntervalMs"),
+    _Key("auth_max_attempts", count(1, 10**6), 10, path="gateway.auth.rateLimit.maxAttempts"),
+    _Key("auth_window_s", interval(1), 60.0, path="gateway.auth.rateLimit.windowMs"),
+    _Key("auth_lockout_s", interval(1), 300.0, path="gateway.auth.rateLimit.lockoutMs"),
 )  # fmt: skip
 
 LIMIT_NAMES = {key.field: key.path.rpartition(".")[2] for key in _LIMITS if key.path}
@@ -292,43 +202,6 @@ _FOREIGN_GATEWAY = frozenset(
     """.split()
 )
 _FOREIGN_AUTH = frozenset({"allowTailscale", "identityScopes", "trustedProxy"})
-
-
-def suggest(value: object, known: Any) -> str:
-    """Return ``; did you mean "x"?`` if one of ``known`` is close to ``value``, else ``""``."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(str(value), [str(name) for name in known], n=1)
-    return f'; did you mean "{close[0]}"?' if close else ""
-
-
-class Location(NamedTuple):
-    """Where a gateway keeps its things, found without reading any of them."""
-
-    profile: str | None
-    state_dir: str
-    state_origin: str
-    config_path: str
-    config_origin: str
-    config_required: bool
-    """Whether someone asked for this very file."""
-
-
-def locate(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Location:
-    """
-    Find the state directory and the configuration file, which need not exist.
-
-    Args:
-        flags: As for ``load``.
-        environ: As for ``load``.
-
-    Raises:
-        ConfigurationError: The profile's name is none.
-    """
-    given = {flag: text for flag, text in flags.items() if text is not None}
-    profile = _profile(given, environ)
-    state_dir, state_origin = _state_dir(given, environ, profile)
-    return Location(profile, state_dir, state_origin, *_config_path(given, environ, state_dir))
 
 
 def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
@@ -410,69 +283,8 @@ def _resolve(
     try:
         return parse(value), f"{source} {name}"
     except ValueError as error:
-        shown = "" if parse is _secret else f", not {json.dumps(value, default=str)[:80]}"
+        shown = "" if parse is secret else f", not {json.dumps(value, default=str)[:80]}"
         raise ConfigurationError(source, name, f"{error}{shown}") from None
-
-
-def _profile(flags: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
-    source = "flag" if "--profile" in flags else "variable"
-    name = "--profile" if source == "flag" else "OPENCLAW_PROFILE"
-    profile = flags.get("--profile") or environ.get("OPENCLAW_PROFILE") or None
-    if profile is None or profile == "default":
-        return None
-    if not all(c.isascii() and (c.isalnum() or c in "_-") for c in profile) or len(profile) > 64:
-        raise ConfigurationError(
-            source, name, "must be letters, digits, _ and -, at most 64 of them"
-        )
-    return profile
-
-
-def profile_port(profile: str) -> int:
-    """
-    Return the port that a named profile has unless told otherwise: 20000 to 59999, by its name.
-
-    The same as OpenClaw's, so that both find each other: 32-bit FNV-1a of the name's UTF-8.
-    """
-    digest = 0x811C9DC5
-    for byte in profile.encode():
-        digest = (digest ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return 20000 + digest % 40000
-
-
-def _home(environ: Mapping[str, str], profile: str | None) -> str:
-    home = environ.get("HOME") or os.path.expanduser("~")
-    return os.path.join(home, f".openclaw-{profile}" if profile else ".openclaw")
-
-
-def _state_dir(
-    flags: Mapping[str, str], environ: Mapping[str, str], profile: str | None
-) -> tuple[str, str]:
-    for source, name, value in (
-        ("flag", "--state-dir", flags.get("--state-dir")),
-        ("variable", "OPENCLAW_STATE_DIR", environ.get("OPENCLAW_STATE_DIR")),
-        # systemd.exec(5): a colon-separated list where the unit names several.
-        ("systemd's", "$STATE_DIRECTORY", environ.get("STATE_DIRECTORY", "").split(":")[0]),
-    ):
-        if value:
-            return os.path.abspath(os.path.expanduser(value)), f"{source} {name}"
-    return _home(environ, profile), "default"
-
-
-def _config_path(
-    flags: Mapping[str, str], environ: Mapping[str, str], state_dir: str
-) -> tuple[str, str, bool]:
-    """Return the file's path, where that came from, and whether someone asked for this very file."""
-    for source, name, value in (
-        ("flag", "--config", flags.get("--config")),
-        ("variable", "OPENCLAW_CONFIG_PATH", environ.get("OPENCLAW_CONFIG_PATH")),
-    ):
-        if value:
-            return os.path.abspath(os.path.expanduser(value)), f"{source} {name}", True
-    directory = environ.get("CONFIGURATION_DIRECTORY", "").split(":")[0]
-    if directory:
-        path = os.path.join(directory, "openclaw.json")
-        return path, "systemd's $CONFIGURATION_DIRECTORY", False
-    return os.path.join(state_dir, "openclaw.json"), "default", False
 
 
 def _unknown_keys(document: dict[str, Any], path: str) -> list[str]:

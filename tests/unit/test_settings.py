@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from openclaw_gateway.errors import ConfigurationError, ExitCode
-from openclaw_gateway.settings import AuthMode, Bind, Settings, load, profile_port
+from openclaw_gateway.location import profile_port
+from openclaw_gateway.settings import AuthMode, Bind, Settings, load
 from openclaw_gateway.supervisor.journal import Priority
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from openclaw_gateway import settings
 from openclaw_gateway.admin import units
 from openclaw_gateway.admin.history import hex_id, match_unit
 from openclaw_gateway.admin.report import SCHEMA
 from openclaw_gateway.admin.subject import Scope, choose_manager, held
 from openclaw_gateway.admin.units import Manager
 from openclaw_gateway.errors import ConfigurationError, NothingToShowError
+from openclaw_gateway.location import locate
 from openclaw_gateway.supervisor.journal import Priority
 
 _JOURNALS = ("/run/log/journal", "/var/log/journal")
@@ -47,7 +47,7 @@ def entries(
         NothingToShowError: There is no journal, none that we may read, or nothing in it; a follower
             waits for the latter instead.
     """
-    profile = settings.locate(flags, environ).profile
+    profile = locate(flags, environ).profile
     manager = choose_manager(scope, profile, held())
     name = units.unit_name(profile)
     if not any(map(os.path.isdir, _JOURNALS)):

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from openclaw_gateway import settings
 from openclaw_gateway.admin.facts import Rival
 from openclaw_gateway.admin.subject import (
     CONFIGURATION_ROOT,
@@ -22,6 +21,7 @@ from openclaw_gateway.admin.subject import (
 )
 from openclaw_gateway.admin.units import SYSTEM, Manager, unit_name
 from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.location import locate
 
 _SYSTEM_UNITS = "/etc/systemd/system"
 _ALL_USERS_UNITS = "/etc/systemd/user"
@@ -116,6 +116,6 @@ def _subdirectories(directory: str) -> list[str]:
 
 def _is_profile(name: str) -> bool:
     try:
-        return settings.locate({"--profile": name}, {}).profile == name
+        return locate({"--profile": name}, {}).profile == name
     except ConfigurationError:
         return False

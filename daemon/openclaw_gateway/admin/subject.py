@@ -18,6 +18,7 @@ from openclaw_gateway.admin.units import SYSTEM, Manager, Unit
 from openclaw_gateway.claim import process
 from openclaw_gateway.claim.baseport import Holder, held_ports, holder
 from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.location import locate, profile_port
 
 STATE_ROOT = "/var/lib"
 CONFIGURATION_ROOT = "/etc"
@@ -109,7 +110,7 @@ def resolve(
         ConfigurationError: The profile's name is none.
     """
     own = configured(flags, environ)
-    profile = settings.locate(flags, environ).profile
+    profile = locate(flags, environ).profile
     manager = choose_manager(scope, profile, holders)
     answer = shown or units.show(names_of(profile), manager)
     known = {unit.name: unit for unit in answer.units if unit.load_state != "not-found"}
@@ -279,13 +280,13 @@ def configured(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> P
         ConfigurationError: The profile's name is none.
     """
     public = {flag: text for flag, text in flags.items() if flag not in _SECRET_FLAGS}
-    where = settings.locate(public, environ)
+    where = locate(public, environ)
     try:
         loaded = settings.load(public, environ)
     except ConfigurationError as error:
         port, origin = 18789, "default"
         if where.profile:
-            port, origin = settings.profile_port(where.profile), f"profile {where.profile}"
+            port, origin = profile_port(where.profile), f"profile {where.profile}"
         given = public.get("--port") or environ.get("OPENCLAW_GATEWAY_PORT") or ""
         if given.isdecimal() and 0 < int(given) < 65536:
             port, origin = int(given), "flag --port"

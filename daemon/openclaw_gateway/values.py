@@ -1,0 +1,140 @@
+"""Values as they stand in a file, a variable or a flag: read, checked, and turned into what we work with.
+
+Each reader returns the value or raises ``ValueError`` with what it must be instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, NoReturn
+
+from openclaw_gateway.sources import Secret
+from openclaw_gateway.supervisor.journal import Priority
+
+
+def _fail(expected: str) -> NoReturn:
+    raise ValueError(f"must be {expected}")
+
+
+def port_number(value: object) -> int:
+    """Read a port, 1 to 65535."""
+    number = _integer(value)
+    return number if number is not None and 0 < number < 65536 else _fail("a port, 1 to 65535")
+
+
+def _integer(value: object) -> int | None:
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
+        return int(value) if len(value) < 20 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def seconds(value: object) -> float:
+    """Read seconds, at most an hour."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) else -1.0
+    except ValueError:
+        number = -1.0
+    return number if 0 <= number <= 3600 else _fail("a number of seconds, 0 to 3600")
+
+
+def milliseconds(value: object) -> float:
+    """Read milliseconds, at most an hour; return seconds."""
+    number = _integer(value)
+    valid = number is not None and 0 <= number <= 3_600_000
+    return number / 1000 if valid and number is not None else _fail("milliseconds, 0 to 3600000")
+
+
+def count(low: int, high: int) -> Callable[[object], int]:
+    """Return the reader of an integer from ``low`` to ``high``."""
+
+    def parse(value: object) -> int:
+        number = _integer(value)
+        valid = number is not None and low <= number <= high
+        return number if valid and number is not None else _fail(f"a number, {low} to {high}")
+
+    return parse
+
+
+def interval(low_ms: int) -> Callable[[object], float]:
+    """Return the reader of milliseconds, at least ``low_ms`` and at most an hour, as seconds."""
+
+    def parse(value: object) -> float:
+        interval_s = milliseconds(value)
+        valid = interval_s * 1000 >= low_ms
+        return interval_s if valid else _fail(f"milliseconds, {low_ms} to 3600000")
+
+    return parse
+
+
+def one_of(names: type[StrEnum]) -> Callable[[object], Any]:
+    """Return the reader of one of the names."""
+
+    def parse(value: object) -> StrEnum:
+        if isinstance(value, str) and value in set(names):
+            return names(value)
+        return _fail(" or ".join(f'"{name}"' for name in names) + suggest(value, names))
+
+    return parse
+
+
+def ip_address(value: object) -> str:
+    """Read an IPv4 or IPv6 address in digits; return it in its usual form. inet_pton(3)."""
+
+    import socket
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            return socket.inet_ntop(family, socket.inet_pton(family, str(value)))
+        except OSError:
+            continue
+    return _fail("an IP address in digits, such as 192.168.1.5 or ::1")
+
+
+def secret(value: object) -> Secret:
+    """Read a secret that stands there in full."""
+    if isinstance(value, dict):
+        _fail('a string; for a secret kept elsewhere use "--token-file" or a systemd credential')
+    if not isinstance(value, str) or not value or value != value.strip():
+        _fail("a string that is not empty, without space around it")
+    return Secret(value)
+
+
+_LEVELS = {
+    "silent": Priority.CRIT,
+    "fatal": Priority.CRIT,
+    "error": Priority.ERROR,
+    "warning": Priority.WARNING,
+    "warn": Priority.WARNING,
+    "notice": Priority.NOTICE,
+    "info": Priority.INFO,
+    "debug": Priority.DEBUG,
+    "trace": Priority.DEBUG,
+}
+
+
+def level(value: object) -> Priority:
+    """Read a log level, by OpenClaw's name or syslog's."""
+    if isinstance(value, str) and value in _LEVELS:
+        return _LEVELS[value]
+    return _fail(f"one of {', '.join(_LEVELS)}")
+
+
+def strings(value: object) -> tuple[str, ...]:
+    """Read a list of strings."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    return _fail("a list of strings")
+
+
+def hosts(value: object) -> tuple[str, ...]:
+    """Read a list of host names; return them in lower case, without a last dot."""
+    return tuple(name.lower().rstrip(".") for name in strings(value))
+
+
+def suggest(value: object, known: Any) -> str:
+    """Return ``; did you mean "x"?`` if one of ``known`` is close to ``value``, else ``""``."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(str(value), [str(name) for name in known], n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
