@@ -138,7 +138,8 @@ class Unit:
         return sent_s
 
     def drop_in(self, text: str) -> None:
-        self.machine.write(f"/run/systemd/system/{self.name}.d/test.conf", text)
+        # Named as systemd's manual advises administrators to.
+        self.machine.write(f"/run/systemd/system/{self.name}.d/10-test.conf", text)
         self.machine.systemctl("daemon-reload")
 
     def wait_for(self, name: str, value: str) -> None:

@@ -65,7 +65,7 @@ def test_gateway_that_accepts_nothing_is_restarted_though_its_loop_lives(
 
 def test_fifty_restarts_are_each_ready_when_systemctl_returns(machine: Machine) -> None:
     one = f"systemctl restart openclaw-gateway && curl -sS --fail -m 10 http://127.0.0.1:{PORT}/healthz"
-    machine.run(f"for n in $(seq 50); do {one}; done", timeout_s=300)
+    machine.run(f"for n in $(seq 50); do {{ {one}; }} || exit 1; done", timeout_s=300)
     assert machine.unit().show("NRestarts") == "0"
 
 

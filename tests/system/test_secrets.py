@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machine import Machine, Unit
+from machine import PORT, Machine, Unit
 
 CANARY = "canary-5e1f0c7d9b2a4468"
 
@@ -31,6 +31,12 @@ def _assert_shown_nowhere(machine: Machine, token: str, *, kept_in: list[str]) -
     assert sorted(files) == sorted([pattern, *kept_in])
 
 
+def _is_accepted(machine: Machine, token_file: str, *, port: int = PORT) -> bool:
+    """Whether a client gets in with the token in a file of root's."""
+    call = ["openclaw-gateway", "call", f"--port={port}", f"--token-file={token_file}", "health"]
+    return machine.run(call, check=False).returncode == 0
+
+
 def test_generated_token_is_in_its_file_only(machine: Machine) -> None:
     service = machine.unit()
     machine.write(service.config_path, '{"logging": {"level": "debug"}}')
@@ -38,6 +44,11 @@ def test_generated_token_is_in_its_file_only(machine: Machine) -> None:
     path = f"{service.state_dir}/gateway.token"
     token = machine.read(path).strip()
     assert len(token) >= 32
+    almost = "/root/almost"
+    machine.write(almost, f"{token}x", mode=0o600)
+    assert _is_accepted(machine, path)
+    assert not _is_accepted(machine, almost)
+    machine.run(["rm", almost])
     _assert_shown_nowhere(machine, token, kept_in=[path])
 
 
@@ -53,11 +64,19 @@ def test_credential_takes_the_place_of_a_generated_token(machine: Machine) -> No
     machine.run("install -d -m 700 /etc/credstore")
     stored = "/etc/credstore/openclaw-gateway.vault.token"
     machine.write(stored, CANARY, mode=0o600)
-    gateway = machine.profile("vault")
-    assert gateway.show("ActiveState") == "active"
+    gateway = machine.profile("vault", port=20401)
+    assert _is_accepted(machine, stored, port=20401)
     machine.run(["test", "!", "-e", f"{gateway.state_dir}/gateway.token"])
     handed_over = f"/run/credentials/{gateway.name}/openclaw-gateway.token"
     _assert_shown_nowhere(machine, CANARY, kept_in=[stored, handed_over])
+
+
+def test_credential_of_a_drop_in_takes_the_place_of_the_units(machine: Machine) -> None:
+    kept = "/root/token"
+    machine.write(kept, CANARY, mode=0o600)
+    drop_in = f"[Service]\nLoadCredential=openclaw-gateway.token:{kept}\n"
+    machine.profile("kept", drop_in=drop_in, port=20402)
+    assert _is_accepted(machine, kept, port=20402)
 
 
 def test_missing_credential_of_a_drop_in_is_not_tried_again(machine: Machine) -> None:

@@ -77,17 +77,26 @@ def test_sandbox_is_in_force(machine: Machine) -> None:
 
 
 def test_sandbox_lets_write_only_to_its_own_directories(machine: Machine) -> None:
-    service = machine.unit()
-    inside = ["nsenter", f"--target={service.pid}", "--mount", "--"]
-    account = ["setpriv", "--reuid=openclaw-gateway", "--regid=openclaw-gateway", "--clear-groups"]
+    service, profile = machine.unit(), machine.profile("boxed")
+    made_by_systemd = machine.unit("openclaw-gateway@unwritten.service")
+    made_by_systemd.start()
+    for unit in (service, profile, made_by_systemd):
+        inside = ["nsenter", f"--target={unit.pid}", "--mount", "--"]
+        user = ["setpriv", "--reuid=openclaw-gateway", "--regid=openclaw-gateway", "--clear-groups"]
 
-    def writable(path: str) -> bool:
-        probe = [*inside, *account, "test", "-w", path]
-        return machine.run(probe, check=False).returncode == 0
+        def writable(path: str, within: tuple[str, ...] = (*inside, *user)) -> bool:
+            return machine.run([*within, "test", "-w", path], check=False).returncode == 0
 
-    closed = "/ /etc /usr /var /var/lib /home /root /run /etc/openclaw-gateway".split()
-    assert [path for path in closed if writable(path)] == []
-    assert writable(service.state_dir)
-    assert writable("/run/openclaw-gateway/default")
-    # Not for root either: the mounts themselves are read-only.
-    assert machine.run([*inside, "touch", "/usr/x"], check=False).returncode != 0
+        closed = "/ /etc /usr /var /var/lib /home /root /run /etc/openclaw-gateway".split()
+        closed += [f"/etc/openclaw-gateway/{name}" for name in ("boxed", "unwritten")]
+        assert [path for path in closed if writable(path)] == []
+        assert writable(unit.state_dir)
+        assert writable(f"/run/openclaw-gateway/{unit.profile}")
+        # Not for root either: the mounts themselves are read-only.
+        assert machine.run([*inside, "touch", "/usr/x"], check=False).returncode != 0
+
+
+def test_no_profile_can_have_the_services_own_directories(machine: Machine) -> None:
+    assert machine.unit("openclaw-gateway@default.service").start(check=False) != 0
+    machine.run(["test", "-d", "/run/openclaw-gateway/default"])
+    assert machine.is_live()

@@ -44,7 +44,9 @@ def test_user_gateway_runs_beside_the_system_gateway(machine: Machine, user: str
     assert machine.is_live(20010)
     assert machine.is_live()
     pid = int(_systemctl(machine, "show", "-P", "MainPID", _UNIT)[1])
-    _systemctl(machine, "reload", _UNIT)
+    assert _systemctl(machine, "reload", _UNIT)[0] == 0
+    _configure(machine, port="high")
+    assert _systemctl(machine, "reload", _UNIT)[0] != 0
     assert int(_systemctl(machine, "show", "-P", "MainPID", _UNIT)[1]) == pid
     _systemctl(machine, "disable", "--now", _UNIT)
     assert not machine.is_live(20010)

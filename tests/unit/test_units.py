@@ -53,7 +53,7 @@ def test_start_limit_trips_for_the_slowest_failure(path):
 
 @pytest.mark.parametrize("unit_name", [SERVICE.name, TEMPLATE.name])
 def test_start_limit_trips_with_growing_delays_too(unit_name):
-    dropin = UNITS / "from-254" / f"{unit_name}.d" / "254.conf"
+    dropin = UNITS / "from-254" / f"{unit_name}.d" / "00-254.conf"
     unit, growing = directives(SERVICE), directives(dropin)
     burst = int(unit["Unit.StartLimitBurst"][0])
     steps = int(growing["Service.RestartSteps"][0])
@@ -98,6 +98,7 @@ def test_template_differs_from_the_service_only_in_what_names_the_instance():
         "Service.RuntimeDirectory",
         "Service.ConfigurationDirectory",
         "Service.ConfigurationDirectoryMode",
+        "Service.ReadOnlyPaths",
         "Service.LoadCredential",
     }
     added = {"Unit.PartOf", "Unit.Wants", "Service.LogExtraFields"}
@@ -144,8 +145,8 @@ def test_credentials_are_those_that_the_code_reads():
 @pytest.mark.parametrize(
     ("path", "dropin"),
     [
-        (SERVICE, "from-254/openclaw-gateway.service.d/254.conf"),
-        (TEMPLATE, "from-257/openclaw-gateway@.service.d/257.conf"),
+        (SERVICE, "from-254/openclaw-gateway.service.d/00-254.conf"),
+        (TEMPLATE, "from-257/openclaw-gateway@.service.d/00-257.conf"),
     ],
 )
 def test_newer_systemds_import_what_older_ones_load(path, dropin):
