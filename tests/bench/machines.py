@@ -48,6 +48,6 @@ def restart_ms(machine: Machine, name: str = SERVICE) -> float:
     unit = machine.unit(name)
     machine.systemctl("reset-failed", name)  # or the start limit would end this
     pid = unit.pid
-    killed_s = unit.kill("KILL")
+    unit.kill("KILL")
     unit.wait_for_another(pid)
-    return (unit.ready_at_s - killed_s) * 1000
+    return (unit.ready_at_s - unit.died_at_s) * 1000

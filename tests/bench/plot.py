@@ -40,7 +40,7 @@ def _chart(parts: list[str], chart: dict[str, Any], top: int) -> int:
             f'<rect x="{_NAMES}" y="{top + 4}" width="{median - _NAMES:.1f}" height="{_LINE - 8}" fill="{colour}"/>',
             f'<path d="M{left:.1f} {middle}H{right:.1f}M{left:.1f} {middle - 4}v8M{right:.1f} {middle - 4}v8" '
             'stroke="#d0661b" fill="none"/>',
-            f'<text class="number" x="{_WIDTH}" y="{middle + 5}">{line["median"]:,.0f}</text>',
+            f'<text class="number" x="{_WIDTH}" y="{middle + 5}">{line["median"]:,g}</text>',
         ]
         top += _LINE
     return top

@@ -121,6 +121,11 @@ class Unit:
         """When it was last READY, on the machine's monotonic clock, which is ours too."""
         return int(self.show("ActiveEnterTimestampMonotonic")) / 1_000_000
 
+    @property
+    def died_at_s(self) -> float:
+        """When systemd last saw it leave READY, on the same clock."""
+        return int(self.show("ActiveExitTimestampMonotonic")) / 1_000_000
+
     def start(self, *, check: bool = True) -> int:
         return self.machine.systemctl("start", self.name, check=check)
 
