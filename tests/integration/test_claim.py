@@ -315,6 +315,26 @@ def test_neighbour_on_ipv6_loopback_is_reported_and_left_alone(start: Start, por
         daemon.ready()
 
 
+def test_starting_gateway_on_another_address_is_waited_for_and_then_recognized(
+    start: Start, port: int
+) -> None:
+    answers = [b"503 Service Unavailable"] * 3  # then 200
+    body = b'{"ok":true,"status":"live"}'
+    with socket.create_server(("::1", port), family=socket.AF_INET6) as neighbour:
+        daemon = start()
+        neighbour.settimeout(CAP_S / 6)
+        for _ in range(4):
+            client, _ = neighbour.accept()
+            with client:
+                client.recv(65536)
+                status = answers.pop() if answers else b"200 OK"
+                content = body if status == b"200 OK" else b'{"ok":false,"status":"starting"}'
+                head = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (status, len(content))
+                client.sendall(head + content)
+        assert daemon.finish() == 1
+        assert f"already listening on ws://[::1]:{port}" in "\n".join(daemon.log)
+
+
 def test_rival_that_is_bound_but_does_not_listen_counts_as_busy(start: Start, port: int) -> None:
     with socket.socket() as rival:
         rival.bind(("127.0.0.1", port))

@@ -203,20 +203,22 @@ def refuse_neighbours(settings: Settings, contention: Contention, journal: Journ
     Look at every listener on our port before binding it, whatever its address.
 
     The kernel lets another program listen on ``[::1]:P`` or a LAN address beside our ``127.0.0.1:P``.
-    If that is a gateway it takes no base port lock, and there would be two; any other program is
-    reported and left alone.
+    If that is a gateway it takes no base port lock, and there would be two; if it is starting it is
+    waited for. Any other program is reported and left alone.
 
     Raises:
-        GatewayLockError: One of them is a healthy gateway.
+        GatewayLockError: One of them is a healthy gateway, or did not become one in time.
     """
-    for found in listening(settings.port):
+    for found in {found.host: found for found in listening(settings.port)}.values():
         from openclaw_gateway.claim.probe import probe
 
-        health = probe(reachable(found.host), found.port)
-        if health is Health.HEALTHY:
-            address = (found.host, found.port)
+        address = (found.host, found.port)
+        while True:
+            health = probe(reachable(found.host), found.port)
+            if health not in (Health.HEALTHY, Health.STARTING):
+                break
             contention.settle(Contended(Obstacle.LISTENER, address=address), health=health)
-        elif found.host != settings.host:
+        if found.host != settings.host and health is not Health.REFUSED:
             pid = process.socket_owner(found.inode)
             journal.write(
                 Event.NEIGHBOUR,
