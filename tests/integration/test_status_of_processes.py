@@ -280,6 +280,36 @@ def test_own_gateway_is_found_without_a_flag(start: Start, port: int, tmp_path: 
     assert document["owner"]["pid"] == gateway.pid
 
 
+@pytest.mark.parametrize("named", ["--profile=b", "--state-dir=b", "--config=b/openclaw.json"])
+def test_gateway_of_another_profile_on_its_port_does_not_count(
+    start: Start, port: int, tmp_path: Path, named: str
+) -> None:
+    ours = tmp_path / "b" if named != "--profile=b" else tmp_path / ".openclaw-b"
+    theirs = tmp_path / ".openclaw-a"
+    for directory in (ours, theirs):
+        directory.mkdir(mode=0o700)
+        (directory / "openclaw.json").write_text(json.dumps({"gateway": {"port": port}}))
+    gateway = start(
+        "--profile", "a", OPENCLAW_STATE_DIR="", OPENCLAW_GATEWAY_PORT="", HOME=str(tmp_path)
+    ).ready()
+    document = json.loads(ask("status", "--json", named, home=tmp_path, cwd=tmp_path).stdout)
+    assert (document["state"], document["exit_code"]) == ("stopped", 3)
+    assert f"pid {gateway.pid}" in document["reason"]
+    assert any(str(theirs) in text for text in document["disagreements"])
+    assert document["process"] is None
+    assert document["owner"]["pid"] == gateway.pid
+    of_profile = json.loads(ask("status", "--json", "--profile=a", home=tmp_path).stdout)
+    assert (of_profile["state"], of_profile["disagreements"]) == ("unmanaged", [])
+
+
+def test_state_directory_behind_a_link_is_the_same(
+    start: Start, status: Callable[..., dict[str, Any]], state_dir: Path, tmp_path: Path
+) -> None:
+    start().ready()
+    (tmp_path / "link").symlink_to(state_dir)
+    assert status("--state-dir", str(tmp_path / "link"))["state"] == "unmanaged"
+
+
 def test_all_lists_profiles_and_whoever_else_holds_a_port(
     start: Start, port: int, tmp_path: Path
 ) -> None:

@@ -33,6 +33,14 @@ AT_USER = process(640, user="alice", manager=ALICE, age_s=9.0)
 BY_HAND = process(640, user="alice", unit="session-3.scope")
 HELD_BY_640 = LockFact(640, 1000, "/var/lib/openclaw-gateway/default", None, None, None, None)
 PARKED = failed_unit(78, status_text=DUPLICATE)
+DISPLACED: dict[str, Any] = {
+    "owner": BY_HAND,
+    "lock": HELD_BY_640._replace(record=record(pid=640, unit=None, version="0.0.9")),
+    "listeners": (ListenerFact("127.0.0.1", PORT, 1000, 640, 0, 512),),
+    "health": answer(Health.HEALTHY, ready=True),
+    "displaced_by": "/home/alice/.openclaw-a",
+}
+"""A healthy gateway with another state directory than the one that was asked about."""
 
 # The facts, the state, a part of its reason, and the commands advised.
 CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
@@ -184,6 +192,36 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         "a process of uid 0 listens on ws://[::]:18789 and answers nothing",
         ["sudo openclaw-gateway status"],
     ),
+    "another gateway has its port": (
+        nobody(**DISPLACED),
+        State.STOPPED,
+        f"another gateway has port 18789: {BY_HAND}",
+        ["openclaw-gateway status --port=18789"],
+    ),
+    "another gateway has its port, and no unit is there": (
+        nobody(unit=None, **DISPLACED),
+        State.STOPPED,
+        f"another gateway has port 18789: {BY_HAND}",
+        ["openclaw-gateway status --port=18789"],
+    ),
+    "another gateway has its port and is about to stop": (
+        nobody(unit=None, **DISPLACED | {"lock": HELD_BY_640._replace(record=record(phase=Phase.DRAINING))}),
+        State.STOPPED,
+        "another gateway has port 18789",
+        ["openclaw-gateway status --port=18789"],
+    ),
+    "parked behind a gateway of another directory": (
+        nobody(**DISPLACED | {"unit": PARKED}),
+        State.PARKED,
+        "behind pid 640",
+        ["kill 640", "systemctl restart openclaw-gateway.service"],
+    ),
+    "waits for its next start behind a gateway of another directory": (
+        nobody(**DISPLACED | {"unit": failed_unit(75, active_state="activating", sub_state="auto-restart")}),
+        State.STARTING,
+        "waits for its next start",
+        ["openclaw-gateway status --wait 60"],
+    ),
     "listener that can't be asked": (
         stranger(health=answer(Health.UNKNOWN)),
         State.UNKNOWN,
@@ -295,6 +333,13 @@ def test_healthy_unit_has_nothing_to_disagree_about() -> None:
     assert judge(running()).disagreements == ()
 
 
+def test_both_directories_of_a_contested_port_are_named() -> None:
+    assert judge(nobody(unit=None, **DISPLACED)).disagreements == (
+        f"{BY_HAND} holds port 18789 with the state directory /home/alice/.openclaw-a, "
+        "and not with /var/lib/openclaw-gateway/default",
+    )
+
+
 def test_rival_unit_is_to_be_disabled() -> None:
     facts = running(rivals=(Rival("openclaw-gateway.service", ALICE, PORT, False),))
     (step,) = steps(facts, judge(facts))
@@ -332,6 +377,7 @@ FACTS = st.builds(
     strangers=_one_of((), stranger().strangers),
     health=st.builds(answer, st.sampled_from(Health), ready=_one_of(None, True, False)),
     parked_behind=_one_of(None, 640),
+    displaced_by=_one_of(None, "/home/alice/.openclaw-a"),
     viewer_uid=_one_of(0, 1000),
 )  # fmt: skip
 
@@ -346,12 +392,13 @@ def test_all_facts_have_a_verdict_with_a_reason(facts: Facts) -> None:
 @given(FACTS)
 def test_healthy_is_said_only_of_what_answers(facts: Facts) -> None:
     if judge(facts).exit_code is StatusCode.HEALTHY:
+        assert facts.displaced_by is None
         assert facts.health.health is Health.HEALTHY
 
 
 @given(FACTS)
 def test_stopped_is_never_said_of_what_lives_or_could_not_be_asked(facts: Facts) -> None:
-    if judge(facts).state is State.STOPPED:
+    if judge(facts).state is State.STOPPED and facts.displaced_by is None:
         assert facts.owner is None
         assert facts.process is None
         assert facts.health.health is not Health.HEALTHY

@@ -85,7 +85,11 @@ def _foreign_port(facts: Facts) -> Iterator[Step]:
 
 def _stopped(facts: Facts) -> Iterator[Step]:
     unit = facts.unit
-    if unit is None:
+    if facts.displaced_by is not None:
+        # Either may be meant to have the port, so nothing is stopped here.
+        whose = f"openclaw-gateway status --port={facts.place.port}"
+        yield Step(whose, "the other gateway; only one of the two can have the port")
+    elif unit is None:
         yield Step(_ours("run", facts))
     elif unit.load_state == "masked":
         yield Step(f"{_unit(facts, 'unmask')} && {_unit(facts, 'start')}")

@@ -125,7 +125,7 @@ class Facts(NamedTuple):
     socket: Unit | None
     """The socket unit that listens in the gateway's place while that does not run."""
     process: ProcessFact | None
-    """The gateway: the unit's main process, else whoever holds the lock."""
+    """The gateway: the unit's main process, else whoever holds the lock and is not another gateway."""
     owner: ProcessFact | None
     """Who holds the base port; usually the same."""
     lock: LockFact
@@ -144,6 +144,8 @@ class Facts(NamedTuple):
     """What could not be seen, in sentences."""
     viewer_uid: int
     """Who is looking, as advice is for them."""
+    displaced_by: str | None = None
+    """The holder's state directory, if another gateway than the one that was named holds its port."""
     cli_version: str = __version__
 
 
@@ -153,10 +155,12 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
     who = holders.get(port)
     state_dir = subject.place.state_dir
     runs = unit is not None and unit.main_pid is not None
-    if not runs and who and who.record and who.record.state_dir:
+    displaced_by = None if runs else _other_state_dir(subject, who)
+    if not runs and displaced_by is None and who and who.record and who.record.state_dir:
         state_dir = who.record.state_dir
     lock = _lock(who, state_dir)
-    main_pid = (unit.main_pid if unit else None) or lock.port_pid or lock.state_pid
+    holder_pid = None if displaced_by else lock.port_pid
+    main_pid = (unit.main_pid if unit else None) or holder_pid or lock.state_pid
     main = look_at(main_pid) if main_pid else None
     owner = (
         main if main_pid == lock.port_pid else (look_at(lock.port_pid) if lock.port_pid else None)
@@ -195,8 +199,18 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
         rivals=rivals,
         others=subject.others,
         unseen=tuple(_unseen(subject, lock, listeners)),
+        displaced_by=displaced_by,
         viewer_uid=os.geteuid(),
     )  # fmt: skip
+
+
+def _other_state_dir(subject: Subject, who: Holder | None) -> str | None:
+    """Return the state directory of a port's holder, where it is not that of the gateway that was named."""
+    theirs = who.record.state_dir if who and who.record else None
+    if theirs is None or not subject.is_named:
+        return None
+    is_same = os.path.realpath(theirs) == os.path.realpath(subject.place.state_dir)
+    return None if is_same else theirs
 
 
 def _unseen(subject: Subject, lock: LockFact, listeners: tuple[ListenerFact, ...]) -> list[str]:

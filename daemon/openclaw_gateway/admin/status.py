@@ -86,7 +86,7 @@ def _see_all(environ: Mapping[str, str], holders: Mapping[int, Holder]) -> list[
         own = tuple(unit for unit in shown.units if unit.name in names_of(name))
         answer = units.Answer(own, shown.problem)
         found.append(_one({"--profile": name}, environ, holders, answer))
-    covered = {status.facts.place.port for status in found}
+    covered = {status.facts.place.port for status in found if status.facts.displaced_by is None}
     for port in sorted(set(holders) - covered):
         # One that has ended since we looked is no gateway to list.
         status = _one({"--port": str(port)}, environ, holders, units.Answer((), shown.problem))
@@ -173,6 +173,12 @@ def _table(statuses: Sequence[Status], quarrels: Sequence[str], paint: Paint) ->
     return [*table(rows), *map(paint.warn, quarrels)]
 
 
+def _running_version(facts: Facts) -> str | None:
+    record = facts.lock.record
+    is_its = record is not None and facts.owner is not None and facts.displaced_by is None
+    return record.version if record and is_its else None
+
+
 def _values(status: Status) -> dict[str, object]:
     facts, verdict = status
     return {
@@ -183,7 +189,7 @@ def _values(status: Status) -> dict[str, object]:
         "port": facts.place.port,
         "configured_port": facts.configured_port,
         "versions": {
-            "running": facts.lock.record.version if facts.lock.record and facts.owner else None,
+            "running": _running_version(facts),
             "cli": facts.cli_version,
         },
         "unit_name": facts.unit_name,

@@ -75,6 +75,8 @@ class Subject(NamedTuple):
     """What its unit or configuration says; ``place.port`` is what it has."""
     others: tuple[str, ...]
     """What else was seen on the way, in sentences."""
+    is_named: bool = False
+    """Whether one gateway was named, by its state directory or what leads to it, and not just a port."""
 
     @property
     def unit_name(self) -> str:
@@ -129,6 +131,7 @@ def resolve(
         place=own._replace(port=mine or own.port),
         configured_port=own.port,
         others=(),
+        is_named=_is_named(flags, environ),
     )
     if unit is None:
         return without_unit
@@ -147,6 +150,7 @@ def resolve(
         socket=socket if socket and socket.active_state == "active" else None,
         place=own if explicit and pid is None else planned._replace(port=port),
         configured_port=planned.port,
+        is_named=without_unit.is_named or scope is not Scope.ANY,
     )
 
 
@@ -158,6 +162,16 @@ def names_of(profile: str | None) -> list[str]:
 def _arguments(flags: Mapping[str, str | None], scope: Scope) -> tuple[str, ...]:
     given = [f"{flag}={shlex.quote(flags[flag] or '')}" for flag in _MEANT_BY if flags.get(flag)]
     return (*given, *([] if scope is Scope.ANY else [f"--{scope.value}"]))
+
+
+def _is_named(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> bool:
+    """Whether flags, or without a port among them the environment, lead to a state directory."""
+    if flags.get("--profile") or flags.get("--state-dir"):
+        return True
+    if flags.get("--port"):
+        return False
+    variables = ("OPENCLAW_PROFILE", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH")
+    return bool(flags.get("--config")) or any(environ.get(name) for name in variables)
 
 
 def choose_manager(scope: Scope, profile: str | None, holders: Mapping[int, Holder]) -> Manager:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from openclaw_gateway.admin.facts import Facts
 from openclaw_gateway.admin.units import NO_SYSTEMD, Unit
 from openclaw_gateway.claim.listener import url
-from openclaw_gateway.claim.ownership import Health, Phase
+from openclaw_gateway.claim.ownership import Health, LockRecord, Phase
 from openclaw_gateway.errors import ExitCode
 
 
@@ -106,8 +106,13 @@ def _stopping(facts: Facts) -> str | None:
 
 
 def _phase(facts: Facts) -> Phase | None:
-    record = facts.lock.record
-    return record.phase if record and facts.owner else None
+    record = _record(facts)
+    return record.phase if record else None
+
+
+def _record(facts: Facts) -> LockRecord | None:
+    """Return what the gateway that was asked about says of itself while it lives."""
+    return None if facts.owner is None or facts.displaced_by else facts.lock.record
 
 
 def _said(unit: Unit | None) -> str:
@@ -233,6 +238,17 @@ def _warming(facts: Facts) -> bool:
     return facts.owner is None and facts.health.health is Health.STARTING
 
 
+def _displaced(facts: Facts) -> str | None:
+    if facts.displaced_by is None:
+        return None
+    return f"another gateway has port {facts.place.port}: {_holder(facts)}"
+
+
+def _holder(facts: Facts) -> str:
+    """Name who holds the port, be it out of our sight."""
+    return str(facts.owner) if facts.owner else f"a process of uid {facts.lock.port_uid}"
+
+
 def _degraded(facts: Facts) -> str | None:
     if facts.health.health is not Health.HEALTHY:
         return None
@@ -327,6 +343,7 @@ _RULES: tuple[tuple[State, Callable[[Facts], str | None]], ...] = (
     (State.UNKNOWN, _stranger_unclear),
     (State.GAVE_UP, _gave_up),
     (State.STARTING, _starting),
+    (State.STOPPED, _displaced),
     (State.DEGRADED, _degraded),
     (State.RUNNING, _running),
     (State.UNMANAGED, _unmanaged),
@@ -339,7 +356,13 @@ _RULES: tuple[tuple[State, Callable[[Facts], str | None]], ...] = (
 
 def _disagreements(state: State, facts: Facts) -> Iterator[str]:
     """Name what does not fit together."""
-    yield from _between_unit_and_lock(state, facts)
+    if facts.displaced_by is None:
+        yield from _between_unit_and_lock(state, facts)
+    else:
+        yield (
+            f"{_holder(facts)} holds port {facts.place.port} with the state directory "
+            f"{facts.displaced_by}, and not with {facts.lock.state_dir}"
+        )
     yield from _between_locks(facts)
     yield from _between_now_and_configured(facts)
     for rival in facts.rivals:
@@ -379,11 +402,12 @@ def _between_locks(facts: Facts) -> Iterator[str]:
 
 
 def _between_now_and_configured(facts: Facts) -> Iterator[str]:
-    unit, port, record = facts.unit, facts.place.port, facts.lock.record
-    if facts.configured_port != port and (facts.owner or facts.process):
+    unit, port, record = facts.unit, facts.place.port, _record(facts)
+    runs = facts.displaced_by is None and (facts.owner or facts.process)
+    if facts.configured_port != port and runs:
         yield f"configured for port {facts.configured_port}, but running on {port}: restart to change it"
     if unit and unit.needs_daemon_reload:
         yield f"{unit.name} changed on disk since it was loaded: {unit.manager.command(facts.viewer_uid)} daemon-reload"
-    version = record.version if record and facts.owner else None
+    version = record.version if record else None
     if version and version != facts.cli_version:
         yield f"version {version} runs, but {facts.cli_version} is installed: restart to change it"
