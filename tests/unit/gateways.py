@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
+from openclaw_gateway import cli
 from openclaw_gateway.admin.facts import Facts, ListenerFact, LockFact, ProcessFact
 from openclaw_gateway.admin.health import HealthFact
 from openclaw_gateway.admin.subject import Place
@@ -12,6 +14,12 @@ from openclaw_gateway.claim.listener import Connections
 from openclaw_gateway.claim.ownership import Health, LockRecord, Phase
 
 PORT = 18789
+ARGUMENTS = (
+    (),
+    ("--profile=work", "--user"),
+    ("--port=18789", "--state-dir=/s", "--config='/a b'", "--system"),
+)
+"""What may have named a gateway on our own command line."""
 PID = 812
 
 RUNNING = """\
@@ -173,3 +181,17 @@ def stranger(**changes: Any) -> Facts:
         "health": answer(Health.FOREIGN),
     }
     return nobody(**(held | changes))
+
+
+def foreign_words(line: str) -> list[list[str]]:
+    """Return the commands of a line that are not ours; ours are parsed, and must be right."""
+    found = []
+    for command in line.split(" && "):
+        words = shlex.split(command.removeprefix("sudo "))
+        if words[:1] == ["nsenter"]:
+            words = words[4:]
+        if words[:1] == ["openclaw-gateway"]:
+            cli.parser("openclaw-gateway").parse_args(words[1:])
+        else:
+            found.append(words)
+    return found

@@ -6,7 +6,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from gateways import PORT, failed_unit, nobody, process, running, stranger, unit
+from gateways import (
+    ARGUMENTS,
+    PORT,
+    failed_unit,
+    foreign_words,
+    nobody,
+    process,
+    running,
+    stranger,
+    unit,
+)
 
 from openclaw_gateway.admin.checks import CHECKS, Examined, Finding, Secrets, Severity, Storage
 from openclaw_gateway.admin.facts import Facts, ListenerFact, Rival
@@ -84,11 +94,15 @@ CASES = [
     ("connections", seen(running(connections=Connections(0, 400))), WARNING, "400 clients are gone", "logs"),
     ("connections", seen(running(listeners=(ListenerFact("::", PORT, 990, 812, 500, 512),))), ERROR, "500 of 512", "logs"),
     ("secrets", seen(secrets=Secrets((("/s/token", 0o644),))), ERROR, "/s/token holds a secret", "chmod 600 /s/token"),
-    ("secrets", seen(secrets=Secrets((), (("x.service", "OPENCLAW_GATEWAY_TOKEN"),))), ERROR, "x.service sets", "systemctl edit x.service"),
+    ("secrets", seen(secrets=Secrets((), ((unit(ALICE, name="x.service"), "OPENCLAW_GATEWAY_TOKEN"),))), ERROR, "x.service sets", "systemctl --user -M 4000000@ edit x.service"),
     ("exposure", seen(running(place=PLACE._replace(auth="none"))), NOTE, "no authentication", "config"),
     ("exposure", seen(WIDE._replace(place=PLACE._replace(auth="none"))), ERROR, "no authentication", "config"),
+    ("exposure", seen(WIDE), NOTE, "is open", "config --state-dir=/var/lib/openclaw-gateway/default --config=/etc/openclaw-gateway/o.json"),
+    ("exposure", seen(WIDE._replace(profile="b", place=PLACE._replace(has_config=False))), NOTE, "is open", f"config --profile=b --state-dir={STATE}"),
+    ("exposure", seen(WIDE._replace(unit=None, arguments=ARGUMENTS[1])), NOTE, "is open", "config --profile=work"),
     ("exposure", seen(WIDE), NOTE, "ws://0.0.0.0:18789 is open", "config"),
     ("last-exits", seen(exits=(at("78", cause="no port"),)), NOTE, "exited with 78: no port", "logs"),
+    ("last-exits", seen(running(arguments=ARGUMENTS[1]), exits=(at("6"),)), NOTE, "exited with 6", "logs --profile=work --user"),
     ("last-exits", seen(exits=(at("KILL", "killed"),)), NOTE, "killed with KILL", "logs"),
     ("linger", seen(running(manager=ALICE), lingers=False), WARNING, "ends with the last session", "loginctl enable-linger 4000000"),
     ("linger", seen(is_wsl=True), NOTE, "WSL", ""),
@@ -118,6 +132,19 @@ def test_finding(
         found.severity is severity and evidence in found.evidence and command in found.command
         for found in findings(name, what)
     ), findings(name, what)
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=len)
+@pytest.mark.parametrize("what", [case[1] for case in CASES], ids=lambda _: "")
+def test_commands_exist(what: Examined, arguments: tuple[str, ...]) -> None:
+    named = what._replace(facts=what.facts._replace(arguments=arguments))
+    for check in CHECKS:
+        for found in check.run(named):
+            for words in foreign_words(found.command):
+                assert words == [] or words[0] in _TOOLS
+
+
+_TOOLS = {"systemctl", "loginctl", "timedatectl", "kill", "ps", "ls", "df", "chmod"}
 
 
 def test_cases_cover_every_check() -> None:

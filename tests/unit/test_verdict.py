@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import pytest
 from gateways import (
+    ARGUMENTS,
     PORT,
     answer,
     failed_unit,
+    foreign_words,
     nobody,
     process,
     record,
@@ -20,7 +21,6 @@ from gateways import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_gateway import cli
 from openclaw_gateway.admin.advice import steps
 from openclaw_gateway.admin.facts import Facts, ListenerFact, LockFact, Rival
 from openclaw_gateway.admin.units import NO_SYSTEMD, Manager
@@ -379,6 +379,7 @@ FACTS = st.builds(
     parked_behind=_one_of(None, 640),
     displaced_by=_one_of(None, "/home/alice/.openclaw-a"),
     viewer_uid=_one_of(0, 1000),
+    arguments=_one_of(*ARGUMENTS),
 )  # fmt: skip
 
 
@@ -408,22 +409,16 @@ def test_stopped_is_never_said_of_what_lives_or_could_not_be_asked(facts: Facts)
 @given(FACTS)
 def test_advised_commands_exist(facts: Facts) -> None:
     for step in steps(facts, judge(facts)):
-        for command in step.command.split(" && "):
-            words = shlex.split(command.removeprefix("sudo "))
-            if words[0] == "nsenter":
-                words = words[4:]
-            if words[0] == "openclaw-gateway":
-                cli.parser("openclaw-gateway").parse_args(words[1:])
-            else:
-                assert (words[0], words[1]) in {
-                    ("systemctl", "restart"),
-                    ("systemctl", "start"),
-                    ("systemctl", "enable"),
-                    ("systemctl", "reset-failed"),
-                    ("systemctl", "unmask"),
-                    ("systemctl", "disable"),
-                    ("systemctl", "--user"),
-                    ("kill", "640"),
-                    ("kill", "-CONT"),
-                    ("ps", "-fp"),
-                }
+        for words in foreign_words(step.command):
+            assert (words[0], words[1]) in {
+                ("systemctl", "restart"),
+                ("systemctl", "start"),
+                ("systemctl", "enable"),
+                ("systemctl", "reset-failed"),
+                ("systemctl", "unmask"),
+                ("systemctl", "disable"),
+                ("systemctl", "--user"),
+                ("kill", "640"),
+                ("kill", "-CONT"),
+                ("ps", "-fp"),
+            }

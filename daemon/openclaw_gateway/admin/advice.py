@@ -31,15 +31,15 @@ def _settle_rivals(facts: Facts) -> Iterator[Step]:
 def _starting(facts: Facts) -> Iterator[Step]:
     if facts.owner and facts.owner.is_stopped:
         yield Step(f"kill -CONT {facts.owner.pid}", "it holds the port; if nobody is debugging it")
-    yield Step(_ours("status", facts, "--wait", "60"))
+    yield Step(ours("status", facts, "--wait", "60"))
 
 
 def _stopping(facts: Facts) -> Iterator[Step]:
-    yield Step(_ours("logs", facts, "-f"))
+    yield Step(ours("logs", facts, "-f"))
 
 
 def _degraded(facts: Facts) -> Iterator[Step]:
-    yield Step(_ours("doctor", facts))
+    yield Step(ours("doctor", facts))
 
 
 def _not_serving(facts: Facts) -> Iterator[Step]:
@@ -49,7 +49,7 @@ def _not_serving(facts: Facts) -> Iterator[Step]:
     elif unit and who and unit.main_pid == who.pid:
         yield Step(_unit(facts, "restart"))
     else:
-        yield Step(_ours("doctor", facts))
+        yield Step(ours("doctor", facts))
 
 
 def _parked(facts: Facts) -> Iterator[Step]:
@@ -69,7 +69,7 @@ def _stop_other(facts: Facts, owner: ProcessFact) -> Step:
 
 
 def _gave_up(facts: Facts) -> Iterator[Step]:
-    yield Step(_ours("logs", facts), "why it failed")
+    yield Step(ours("logs", facts), "why it failed")
     yield Step(f"{_unit(facts, 'reset-failed')} && {_unit(facts, 'start')}", "once that is mended")
 
 
@@ -77,7 +77,7 @@ def _foreign_port(facts: Facts) -> Iterator[Step]:
     for fact in facts.strangers:
         yield Step(f"ps -fp {fact.pid}", "what holds the port")
     if not facts.strangers and facts.viewer_uid != 0:
-        yield Step("sudo " + _ours("status", facts), "root sees whose it is")
+        yield Step("sudo " + ours("status", facts), "root sees whose it is")
     if facts.unit and facts.unit.active_state == "failed":
         again = f"{_unit(facts, 'reset-failed')} && {_unit(facts, 'start')}"
         yield Step(again, "once the port is free")
@@ -90,11 +90,11 @@ def _stopped(facts: Facts) -> Iterator[Step]:
         whose = f"openclaw-gateway status --port={facts.place.port}"
         yield Step(whose, "the other gateway; only one of the two can have the port")
     elif unit is None:
-        yield Step(_ours("run", facts))
+        yield Step(ours("run", facts))
     elif unit.load_state == "masked":
         yield Step(f"{_unit(facts, 'unmask')} && {_unit(facts, 'start')}")
     elif unit.active_state == "failed":
-        yield Step(_ours("logs", facts), "why it failed")
+        yield Step(ours("logs", facts), "why it failed")
         yield Step(_unit(facts, "restart"), "once that is mended")
     else:
         yield Step(_unit(facts, "enable --now" if unit.enabled == "disabled" else "start"))
@@ -102,12 +102,12 @@ def _stopped(facts: Facts) -> Iterator[Step]:
 
 def _unknown(facts: Facts) -> Iterator[Step]:
     if facts.viewer_uid != 0:
-        yield Step("sudo " + _ours("status", facts), "root sees more")
+        yield Step("sudo " + ours("status", facts), "root sees more")
     elif facts.process and not facts.process.same_network:
         pid = facts.process.pid
-        yield Step(f"nsenter --target {pid} --net {_ours('status', facts)}", "look from inside")
+        yield Step(f"nsenter --target {pid} --net {ours('status', facts)}", "look from inside")
     else:
-        yield Step(_ours("doctor", facts))
+        yield Step(ours("doctor", facts))
 
 
 _STEPS: dict[State, Callable[[Facts], Iterator[Step]]] = {
@@ -130,10 +130,19 @@ def _unit(facts: Facts, verb: str) -> str:
     return f"{facts.manager.command(facts.viewer_uid)} {verb} {facts.unit_name}"
 
 
-def _ours(verb: str, facts: Facts, *options: str) -> str:
+def ours(verb: str, facts: Facts, *options: str) -> str:
     """Return our own command line for a verb on the gateway that was asked about."""
-    # A manager's unit means nothing to a gateway that is run by hand.
-    meant = [
-        word for word in facts.arguments if verb != "run" or word not in ("--system", "--user")
-    ]
+    meant = (word for word in facts.arguments if _takes(verb, word.partition("=")[0]))
     return " ".join(("openclaw-gateway", verb, *meant, *options))
+
+
+def _takes(verb: str, flag: str) -> bool:
+    """Whether a verb takes a flag: a log is a unit's, and settings are a process's."""
+    names_unit = flag in ("--system", "--user")
+    match verb:
+        case "logs":
+            return names_unit or flag == "--profile"
+        case "run" | "config":
+            return not names_unit
+        case _:
+            return True

@@ -6,12 +6,13 @@ added at the end.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 
-from openclaw_gateway.admin.advice import steps
+from openclaw_gateway.admin.advice import ours, steps
 from openclaw_gateway.admin.facts import Facts
 from openclaw_gateway.admin.history import Exit
 from openclaw_gateway.admin.locks import LockDirectory
@@ -54,7 +55,7 @@ class Secrets(NamedTuple):
 
     open_files: tuple[tuple[str, int], ...] = ()
     """Path and mode of files with a secret in them that others may read."""
-    in_units: tuple[tuple[str, str], ...] = ()
+    in_units: tuple[tuple[Unit, str], ...] = ()
     """Unit and the name of the variable."""
 
 
@@ -206,7 +207,7 @@ def _reload_pending(seen: Examined) -> Findings:
 def _overrides(seen: Examined) -> Findings:
     place = seen.facts.place
     if place.problem and place.is_readable:
-        yield Finding(Severity.ERROR, place.problem, "openclaw-gateway config")
+        yield Finding(Severity.ERROR, place.problem, _config(seen))
     elif place.problem:
         yield Finding(Severity.UNSEEN, place.problem)
     for unit in _services(seen):
@@ -240,7 +241,7 @@ def _lock_directory(seen: Examined) -> Findings:
         if file.is_leftover:
             who = f"pid {file.record.pid}" if file.record else "nobody that it names"
             evidence = f"{file.path}: left over by {who}; harmless, the next start takes it"
-            yield Finding(Severity.NOTE, evidence, _doctor(seen, "--fix"))
+            yield Finding(Severity.NOTE, evidence, _ours("doctor", seen, "--fix"))
 
 
 def _port_holders(seen: Examined) -> Findings:
@@ -253,7 +254,7 @@ def _port_holders(seen: Examined) -> Findings:
     if unseen:
         uids = ", ".join(sorted({str(fact.uid) for fact in facts.listeners if fact.pid is None}))
         evidence = f"{', '.join(unseen)}: held by a process of uid {uids} that we may not look into"
-        yield Finding(Severity.UNSEEN, evidence, "sudo " + _doctor(seen))
+        yield Finding(Severity.UNSEEN, evidence, "sudo " + _ours("doctor", seen))
 
 
 def _half_closed(seen: Examined) -> Findings:
@@ -262,19 +263,19 @@ def _half_closed(seen: Examined) -> Findings:
     backlog = facts.listeners[0].backlog if facts.listeners else 0
     if facts.connections.half_closed > backlog // 8:
         evidence = f"{facts.connections.half_closed} clients are gone, and their connections not closed (CLOSE_WAIT)"
-        yield Finding(Severity.WARNING, evidence, "openclaw-gateway logs --since 1h")
+        yield Finding(Severity.WARNING, evidence, _ours("logs", seen, "--since", "1h"))
     if queued > backlog // 2:
         evidence = f"{queued} of {backlog} places in the accept queue are taken: nobody accepts"
-        yield Finding(Severity.ERROR, evidence, "openclaw-gateway logs --since 1h")
+        yield Finding(Severity.ERROR, evidence, _ours("logs", seen, "--since", "1h"))
 
 
 def _secrets(seen: Examined) -> Findings:
     for path, mode in seen.secrets.open_files:
         evidence = f"{path} holds a secret, and others may read it (mode {mode:04o})"
         yield Finding(Severity.ERROR, evidence, f"chmod 600 {path}")
-    for unit_name, variable in seen.secrets.in_units:
-        evidence = f"{unit_name} sets {variable}: anyone can read it with systemctl show"
-        yield Finding(Severity.ERROR, evidence, f"systemctl edit {unit_name}")
+    for unit, variable in seen.secrets.in_units:
+        evidence = f"{unit.name} sets {variable}: anyone can read it with systemctl show"
+        yield Finding(Severity.ERROR, evidence, _edit(seen, unit))
 
 
 def _exposure(seen: Examined) -> Findings:
@@ -283,15 +284,15 @@ def _exposure(seen: Examined) -> Findings:
     if place.auth == "none":
         severity = Severity.ERROR if wide else Severity.NOTE
         evidence = "no authentication: whoever reaches the port is let in"
-        yield Finding(severity, evidence, "openclaw-gateway config")
+        yield Finding(severity, evidence, _config(seen))
     elif wide:
         where = url(wide[0].host, wide[0].port)
         evidence = f"{where} is open to the network, without encryption: tokens can be overheard"
-        yield Finding(Severity.NOTE, evidence, "openclaw-gateway config")
+        yield Finding(Severity.NOTE, evidence, _config(seen))
 
 
 def _exits(seen: Examined) -> Findings:
-    command = "openclaw-gateway logs -n 200"
+    command = _ours("logs", seen, "-n", "200")
     for end in seen.exits:
         requested = end.kind == "exited" and end.status in ("0", "SUCCESS")
         if not requested:
@@ -401,5 +402,18 @@ def _systemctl(seen: Examined, manager: Manager, words: str) -> str:
     return f"{manager.command(seen.facts.viewer_uid)} {words}"
 
 
-def _doctor(seen: Examined, *options: str) -> str:
-    return " ".join(("openclaw-gateway", "doctor", *seen.facts.arguments, *options))
+def _ours(verb: str, seen: Examined, *options: str) -> str:
+    return ours(verb, seen.facts, *options)
+
+
+def _config(seen: Examined) -> str:
+    """Return the command that shows the settings: the unit's, which the caller's own are not."""
+    facts = seen.facts
+    if facts.unit is None:
+        return _ours("config", seen)
+    place = facts.place
+    words = [f"--profile={facts.profile}"] if facts.profile else []
+    words.append(f"--state-dir={shlex.quote(place.state_dir)}")
+    if place.has_config:
+        words.append(f"--config={shlex.quote(place.config_path)}")
+    return " ".join(("openclaw-gateway config", *words))

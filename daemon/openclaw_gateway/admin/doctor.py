@@ -177,11 +177,11 @@ def _user_managers() -> Iterator[Manager]:
             yield Manager(int(name))
 
 
-def _secrets_in(found: tuple[Unit, ...]) -> Iterator[tuple[str, str]]:
+def _secrets_in(found: tuple[Unit, ...]) -> Iterator[tuple[Unit, str]]:
     for unit in found:
         for variable in _SECRET_VARIABLES:
             if unit.environment.get(variable):
-                yield unit.name, variable
+                yield unit, variable
 
 
 def _open_secrets(facts: Facts) -> Iterator[tuple[str, int]]:

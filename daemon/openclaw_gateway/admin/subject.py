@@ -54,6 +54,8 @@ class Place(NamedTuple):
     """What is wrong with its configuration; the port is then the one it has by default."""
     is_readable: bool = True
     """Whether we may read the configuration."""
+    has_config: bool = True
+    """Whether there is such a file, as far as we may see."""
 
 
 class Subject(NamedTuple):
@@ -314,6 +316,7 @@ def configured(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> P
             30.0,
             str(error),
             _may_read(where.config_path),
+            os.path.exists(where.config_path),
         )
     return Place(
         loaded.port,
@@ -323,4 +326,5 @@ def configured(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> P
         loaded.config_path,
         loaded.auth_mode.value,
         loaded.health_timeout_s,
+        has_config=os.path.exists(loaded.config_path),
     )
