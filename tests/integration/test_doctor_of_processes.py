@@ -134,6 +134,24 @@ def test_token_that_others_may_read_is_an_error(doctor: Doctor, state_dir: Path)
     assert "secret-of-the-test" not in json.dumps(document)
 
 
+def test_what_may_not_be_seen_is_not_called_well(
+    start: Start, doctor: Doctor, state_dir: Path, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can be another user")
+    start().ready()
+    document = doctor(user=65534, group=65534, extra_groups=[], cwd="/")
+    assert evidence(document, "secrets")[0] == f"unseen: secrets in {state_dir}: Permission denied"
+    assert evidence(document, "disk") == [f"unseen: {state_dir}: Permission denied"]
+
+
+@without_systemd
+def test_without_unit_and_directory_nothing_is_called_well(doctor: Doctor, state_dir: Path) -> None:
+    document = doctor()
+    assert evidence(document, "disk") == [f"unseen: {state_dir}: there is no such directory yet"]
+    assert evidence(document, "linger") == ["unseen: no unit: systemd does not run here"]
+
+
 def test_configuration_with_a_secret_that_everyone_may_read_is_an_error(
     doctor: Doctor, tmp_path: Path
 ) -> None:

@@ -57,6 +57,8 @@ class Secrets(NamedTuple):
     """Path and mode of files with a secret in them that others may read."""
     in_units: tuple[tuple[Unit, str], ...] = ()
     """Unit and the name of the variable."""
+    problems: tuple[str, ...] = ()
+    """Which places could not be looked into, and why."""
 
 
 class Storage(NamedTuple):
@@ -80,6 +82,8 @@ class Examined(NamedTuple):
     secrets: Secrets
     storage: Storage | None
     exits: tuple[Exit, ...]
+    journal_problem: str | None
+    """Why the journal tells us nothing of the unit; ``None`` if it does."""
     lingers: bool | None
     """Whether the user's manager outlives the last session; ``None`` for a system unit."""
     is_wsl: bool
@@ -270,6 +274,8 @@ def _half_closed(seen: Examined) -> Findings:
 
 
 def _secrets(seen: Examined) -> Findings:
+    for problem in seen.secrets.problems:
+        yield Finding(Severity.UNSEEN, problem)
     for path, mode in seen.secrets.open_files:
         evidence = f"{path} holds a secret, and others may read it (mode {mode:04o})"
         yield Finding(Severity.ERROR, evidence, f"chmod 600 {path}")
@@ -292,6 +298,10 @@ def _exposure(seen: Examined) -> Findings:
 
 
 def _exits(seen: Examined) -> Findings:
+    if seen.facts.unit is None:
+        yield _no_unit(seen)
+    elif seen.journal_problem:
+        yield Finding(Severity.UNSEEN, seen.journal_problem)
     command = _ours("logs", seen, "-n", "200")
     for end in seen.exits:
         requested = end.kind == "exited" and end.status in ("0", "SUCCESS")
@@ -304,7 +314,9 @@ def _exits(seen: Examined) -> Findings:
 
 
 def _linger(seen: Examined) -> Findings:
-    if seen.lingers is False:
+    if seen.facts.unit is None:
+        yield _no_unit(seen)
+    elif seen.lingers is False:
         user = seen.facts.manager.user
         evidence = f"the user unit of {user} ends with the last session"
         yield Finding(Severity.WARNING, evidence, f"loginctl enable-linger {user}")
@@ -317,6 +329,8 @@ def _linger(seen: Examined) -> Findings:
 def _disk(seen: Examined) -> Findings:
     room, where = seen.storage, seen.facts.lock.state_dir
     if room is None:
+        why = seen.locks.problem or "its file system can't be asked"
+        yield Finding(Severity.UNSEEN, f"{where}: {why}")
         return
     if room.free_bytes < _MIN_FREE_BYTES:
         evidence = f"{room.free_bytes / 1e6:.0f} MB are free at {where}"
@@ -362,8 +376,7 @@ class Check(NamedTuple):
     def run(self, seen: Examined) -> tuple[Finding, ...]:
         """Return what it found; where it could not look, that it could not."""
         if self.of_units and not any(_services(seen)):
-            why = seen.facts.unit_problem or "no unit is loaded for this port"
-            return (Finding(Severity.UNSEEN, f"no unit: {why}"),)
+            return (_no_unit(seen),)
         return tuple(self.look(seen))
 
 
@@ -388,6 +401,11 @@ CHECKS = (
     Check(18, "clock", "the clock is steady", _clock),
     Check(19, "profiles", "every profile has a port of its own, with room above it", _neighbours),
 )  # fmt: skip
+
+
+def _no_unit(seen: Examined) -> Finding:
+    why = seen.facts.unit_problem or "no unit is loaded for this port"
+    return Finding(Severity.UNSEEN, f"no unit: {why}")
 
 
 def _services(seen: Examined) -> Iterator[Unit]:

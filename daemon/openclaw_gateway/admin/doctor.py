@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from openclaw_gateway.admin import units
@@ -19,7 +19,7 @@ from openclaw_gateway.admin.checks import (
     Storage,
 )
 from openclaw_gateway.admin.facts import Facts
-from openclaw_gateway.admin.history import last_exits
+from openclaw_gateway.admin.history import is_kept, is_readable, last_exits
 from openclaw_gateway.admin.locks import LockDirectory, remove_leftovers, survey
 from openclaw_gateway.admin.render import Paint
 from openclaw_gateway.admin.report import Report, document, to_json
@@ -131,15 +131,24 @@ def examine(
         units=found,
         unit_problems=problems,
         locks=survey(facts.lock.state_dir),
-        secrets=Secrets(tuple(_open_secrets(facts)), tuple(_secrets_in(found))),
+        secrets=_look_for_secrets(facts, found),
         storage=_room(facts.lock.state_dir),
         exits=tuple(last_exits(facts.unit, count=_EXITS)) if facts.unit else (),
+        journal_problem=_journal_problem(facts.manager),
         lingers=os.path.exists(f"{_LINGER}/{facts.manager.user}") if is_user_unit else None,
         is_wsl=_is_wsl(),
         suspended_s=time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC),
         clock_step_s=_clock_step_s(facts),
         ports=tuple(contenders(look_at_all(environ))),
     )  # fmt: skip
+
+
+def _journal_problem(manager: Manager) -> str | None:
+    if not is_kept():
+        return "no journal is kept on this system"
+    if not is_readable(manager):
+        return f"the journal is closed to {Manager(os.geteuid()).user}"
+    return None
 
 
 def _all_units(facts: Facts) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
@@ -184,41 +193,48 @@ def _secrets_in(found: tuple[Unit, ...]) -> Iterator[tuple[Unit, str]]:
                 yield unit, variable
 
 
-def _open_secrets(facts: Facts) -> Iterator[tuple[str, int]]:
-    """Yield files that hold a secret and that others may read: what lies in the state directory, the configuration."""
-    for path in _secret_files(facts.lock.state_dir):
-        mode = _mode(path)
-        if mode is not None and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            yield path, mode
-    mode = _mode(facts.place.config_path)
-    if mode is not None and mode & stat.S_IROTH and _mentions_secret(facts.place.config_path):
-        yield facts.place.config_path, mode
+def _look_for_secrets(facts: Facts, found: tuple[Unit, ...]) -> Secrets:
+    """Find secrets that others may read; the values stay unread where a file's mode tells enough."""
+    looks: list[tuple[str, Callable[[str], Iterator[tuple[str, int]]]]] = [
+        (facts.lock.state_dir, _open_in_state),
+        (facts.place.config_path, _open_configuration),
+    ]
+    open_files: list[tuple[str, int]] = []
+    problems = []
+    for path, find in looks:
+        try:
+            open_files += find(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            problems.append(f"secrets in {path}: {os.strerror(error.errno or 0)}")
+    return Secrets(tuple(open_files), tuple(_secrets_in(found)), tuple(problems))
 
 
-def _secret_files(state_dir: str) -> Iterator[str]:
-    try:
-        names = os.listdir(state_dir)
-    except OSError:
-        return
-    for name in sorted(names):
+def _open_in_state(directory: str) -> Iterator[tuple[str, int]]:
+    for name in sorted(os.listdir(directory)):
         if "token" in name or "password" in name:
-            yield os.path.join(state_dir, name)
+            path = os.path.join(directory, name)
+            mode = _mode(path)
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                yield path, mode
 
 
-def _mode(path: str) -> int | None:
-    try:
-        info = os.stat(path)
-    except OSError:
-        return None
-    return stat.S_IMODE(info.st_mode) if stat.S_ISREG(info.st_mode) else None
+def _open_configuration(path: str) -> Iterator[tuple[str, int]]:
+    mode = _mode(path)
+    if mode & stat.S_IROTH and _mentions_secret(path):
+        yield path, mode
+
+
+def _mode(path: str) -> int:
+    """Return a file's permissions; 0 for what is no file and holds nothing."""
+    info = os.stat(path)
+    return stat.S_IMODE(info.st_mode) if stat.S_ISREG(info.st_mode) else 0
 
 
 def _mentions_secret(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            text = file.read(1 << 20)
-    except OSError:
-        return False
+    with open(path, "rb") as file:
+        text = file.read(1 << 20)
     return any(key in text for key in _SECRET_KEYS)
 
 

@@ -5,10 +5,11 @@ Readable for root and the groups adm and systemd-journal; for others the journal
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from openclaw_gateway.admin.units import Unit
+from openclaw_gateway.admin.units import Manager, Unit
 from openclaw_gateway.supervisor.journal import Event
 
 # systemd's own ids, sd-messages.h: "main process exited" and "start request repeated too quickly".
@@ -23,6 +24,8 @@ _EXIT_EVENTS = (
     Event.STOPPED,
 )
 _MAX_ENTRIES = 400
+_JOURNALS = ("/run/log/journal", "/var/log/journal")
+_READERS = ("systemd-journal", "adm")
 
 
 class Exit(NamedTuple):
@@ -35,6 +38,26 @@ class Exit(NamedTuple):
     """Exit code or signal, as systemd words it."""
     cause: str
     """The gateway's own last word on it, its first line; empty if it had none."""
+
+
+def is_kept() -> bool:
+    """Whether this system keeps a journal."""
+    return any(map(os.path.isdir, _JOURNALS))
+
+
+def is_readable(manager: Manager) -> bool:
+    """
+    Whether the journal shows us the units of a manager: all to root and some groups, to others their own.
+
+    See Also:
+        systemd-journald.service(8), "Access Control".
+    """
+    if os.geteuid() == 0 or not manager.is_system:
+        return True
+    from grp import getgrall
+
+    own = set(os.getgroups())
+    return any(group.gr_gid in own for group in getgrall() if group.gr_name in _READERS)
 
 
 def duplicate_of(invocation_id: str) -> int | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from openclaw_gateway.admin import units
-from openclaw_gateway.admin.history import hex_id, match_unit
+from openclaw_gateway.admin.history import hex_id, is_kept, is_readable, match_unit
 from openclaw_gateway.admin.report import SCHEMA
 from openclaw_gateway.admin.subject import Scope, choose_manager, held
 from openclaw_gateway.admin.units import Manager
@@ -17,9 +16,7 @@ from openclaw_gateway.errors import ConfigurationError, NothingToShowError
 from openclaw_gateway.location import locate
 from openclaw_gateway.supervisor.journal import Priority
 
-_JOURNALS = ("/run/log/journal", "/var/log/journal")
 _FOLLOW_S = 1.0
-_GROUPS = ("systemd-journal", "adm")
 
 
 def entries(
@@ -50,7 +47,7 @@ def entries(
     profile = locate(flags, environ).profile
     manager = choose_manager(scope, profile, held())
     name = units.unit_name(profile)
-    if not any(map(os.path.isdir, _JOURNALS)):
+    if not is_kept():
         raise NothingToShowError(
             f"the log of {name}",
             "no journal is kept on this system",
@@ -91,20 +88,13 @@ def _follow(reader: Any) -> Iterator[dict[str, Any]]:
 
 
 def _nothing(name: str, manager: Manager) -> NothingToShowError:
-    if os.geteuid() == 0 or not manager.is_system or _may_read():
+    if is_readable(manager):
         return NothingToShowError(f"the log of {name} ({manager})", "nothing in the journal")
     return NothingToShowError(
         f"the log of {name} ({manager})",
         "the journal shows other users' entries to root and the groups systemd-journal and adm only",
         hint="sudo openclaw-gateway logs",
     )
-
-
-def _may_read() -> bool:
-    from grp import getgrall
-
-    own = set(os.getgroups())
-    return any(group.gr_gid in own for group in getgrall() if group.gr_name in _GROUPS)
 
 
 def sentence(entry: Mapping[str, Any]) -> str:
