@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from conftest import CAP_S, Start, clean_environ, free_port, without_systemd
+from openclaw_gateway.admin import rivals
 from openclaw_gateway.admin import status as status_verb
 from openclaw_gateway.admin.subject import Scope, held
 from openclaw_gateway.claim.baseport import Holder
@@ -321,6 +322,47 @@ def test_all_lists_profiles_and_whoever_else_holds_a_port(
     assert document["schema"] == 1
     states = {gateway["port"]: gateway["state"] for gateway in document["gateways"]}
     assert states[port] == states[other_port] == "unmanaged"
+
+
+def test_profile_of_another_user_is_seen_in_its_home(
+    start: Start, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [tmp_path / "us", tmp_path / "alice"]
+    for home, number in zip(people, (port, free_port()), strict=True):
+        (home / ".openclaw-work").mkdir(parents=True, mode=0o700)
+        settings = {"gateway": {"port": number}}
+        (home / ".openclaw-work/openclaw.json").write_text(json.dumps(settings))
+    accounts = [rivals.Home(home.name, 4000000, str(home)) for home in people]
+    monkeypatch.setattr(rivals, "homes", lambda: accounts)
+    alice = start(
+        "--profile", "work", OPENCLAW_STATE_DIR="", OPENCLAW_GATEWAY_PORT="", HOME=str(people[1])
+    ).ready()
+    rows = [
+        status
+        for status in status_verb.look_at_all({"HOME": str(people[0])})
+        if status.facts.profile == "work"
+    ]
+    assert [(row.facts.place.port, row.facts.lock.state_dir) for row in rows] == [
+        (port, str(people[0] / ".openclaw-work")),
+        (number, str(people[1] / ".openclaw-work")),
+    ]
+    assert [row.verdict.state for row in rows] == ["stopped", "unmanaged"]
+    assert rows[1].facts.owner is not None
+    assert rows[1].facts.owner.pid == alice.pid
+    assert list(status_verb.contenders(rows)) == [(str(people[1] / ".openclaw-work"), number)]
+
+
+def test_profile_is_default_only_where_that_is_known(
+    start: Start, port: int, tmp_path: Path
+) -> None:
+    start().ready()
+    listed = ask("status", "--all", "--json", home=tmp_path).stdout
+    names = {one["port"]: one["profile"] for one in json.loads(listed)["gateways"]}
+    assert (names[18789], names[port]) == ("default", None)
+    assert json.loads(ask("status", "--json", home=tmp_path).stdout)["profile"] == "default"
+    rows = [line.split() for line in ask("status", "--all", home=tmp_path).stdout.splitlines()]
+    shown = {row[1]: row[0] for row in rows}
+    assert (shown["18789"], shown[str(port)]) == ("default", "-")
 
 
 def test_status_loads_no_server_and_stays_small(start: Start, port: int, tmp_path: Path) -> None:

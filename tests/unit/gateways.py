@@ -132,6 +132,7 @@ def running(**changes: Any) -> Facts:
     made = Facts(
         arguments=(),
         profile=None,
+        profile_name="default",
         place=Place(
             PORT, "default", "127.0.0.1", state_dir, "/etc/openclaw-gateway/o.json", "token", 30.0
         ),

@@ -116,6 +116,9 @@ class Facts(NamedTuple):
     arguments: tuple[str, ...]
     """What to say on our own command line to mean this gateway."""
     profile: str | None
+    """``None`` for the default one, or where nobody knows."""
+    profile_name: str | None
+    """``default`` for the default one, ``None`` where nobody knows."""
     place: Place
     configured_port: int
     unit_name: str
@@ -180,6 +183,7 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
     return Facts(
         arguments=subject.arguments,
         profile=subject.profile,
+        profile_name=subject.profile_name,
         place=subject.place,
         configured_port=subject.configured_port,
         unit_name=subject.unit_name,

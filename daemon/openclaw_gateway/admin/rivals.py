@@ -25,6 +25,8 @@ from openclaw_gateway.location import locate
 
 _SYSTEM_UNITS = "/etc/systemd/system"
 _ALL_USERS_UNITS = "/etc/systemd/user"
+_IN_HOME = ".openclaw-"
+"""Before a profile's name: its directory in a home."""
 
 
 class Home(NamedTuple):
@@ -69,26 +71,41 @@ def _rival(subject: Subject, manager: Manager, environ: dict[str, str]) -> Rival
     return Rival(subject.unit_name, manager, place.port, place.problem is not None)
 
 
-def profiles() -> Iterator[str | None]:
+class Trace(NamedTuple):
+    """What shows that there is a profile."""
+
+    profile: str | None
+    """``None`` for the default one."""
+    state_dir: str | None = None
+    """Its directory in another user's home; ``None`` for a profile of the system or our own."""
+
+
+def traces(own_home: str) -> Iterator[Trace]:
     """
     Yield the profiles that have left a trace: a directory, or a unit that is enabled.
 
-    ``None`` is the default one, which comes first, and always.
+    The default one comes first, and always. A profile of another user's is one of its own, even if
+    it has the name of ours.
     """
     names: set[str] = set()
+    elsewhere: list[Trace] = []
     for directory in (f"{CONFIGURATION_ROOT}/{PACKAGE}", f"{STATE_ROOT}/{PACKAGE}"):
         names.update(_subdirectories(directory))
-    for home in homes():
-        names.update(
-            name.removeprefix(".openclaw-")
-            for name in _subdirectories(home.path)
-            if name.startswith(".openclaw-")
-        )
+    for path in dict.fromkeys(home.path for home in homes()):
+        found = [name for name in _subdirectories(path) if name.startswith(_IN_HOME)]
+        if os.path.realpath(path) == os.path.realpath(own_home):
+            names.update(name.removeprefix(_IN_HOME) for name in found)
+        else:
+            elsewhere += [
+                Trace(name.removeprefix(_IN_HOME), f"{path}/{name}") for name in sorted(found)
+            ]
     for directory in (_SYSTEM_UNITS, _ALL_USERS_UNITS):
         for wants in _subdirectories(directory):
             names.update(_instances(f"{directory}/{wants}"))
-    yield None
-    yield from sorted(name for name in names if name != "default" and _is_profile(name))
+    yield Trace(None)
+    for trace in (*map(Trace, sorted(names)), *elsewhere):
+        if trace.profile and trace.profile != "default" and _is_profile(trace.profile):
+            yield trace
 
 
 def _instances(directory: str) -> Iterator[str]:

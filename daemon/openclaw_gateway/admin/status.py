@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -11,7 +12,7 @@ from openclaw_gateway.admin.advice import steps
 from openclaw_gateway.admin.facts import Facts, gather
 from openclaw_gateway.admin.render import Paint, screen, table
 from openclaw_gateway.admin.report import Report, document, to_json
-from openclaw_gateway.admin.rivals import enabled_rivals, profiles
+from openclaw_gateway.admin.rivals import enabled_rivals, traces
 from openclaw_gateway.admin.subject import Scope, held, names_of, resolve
 from openclaw_gateway.admin.verdict import FINAL, State, StatusCode, Verdict, judge
 from openclaw_gateway.claim.baseport import Holder
@@ -79,10 +80,17 @@ def _at_rest(see: Callable[[Mapping[int, Holder]], Seen]) -> Seen:
 
 
 def _see_all(environ: Mapping[str, str], holders: Mapping[int, Holder]) -> list[Status]:
-    names = list(profiles())
-    shown = units.show([unit for name in names for unit in names_of(name)])
+    found_traces = list(traces(environ.get("HOME") or os.path.expanduser("~")))
+    near = [trace.profile for trace in found_traces if trace.state_dir is None]
+    shown = units.show([unit for name in near for unit in names_of(name)])
     found = []
-    for name in names:
+    for name, state_dir in found_traces:
+        if state_dir is not None:
+            # Another user's: neither our variables nor the system's units say anything of it.
+            flags = {"--profile": name, "--state-dir": state_dir}
+            elsewhere = {"HOME": os.path.dirname(state_dir)}
+            found.append(_one(flags, elsewhere, holders, units.Answer((), shown.problem)))
+            continue
         own = tuple(unit for unit in shown.units if unit.name in names_of(name))
         answer = units.Answer(own, shown.problem)
         found.append(_one({"--profile": name}, environ, holders, answer))
@@ -107,10 +115,17 @@ def _one(
 
 
 def contenders(statuses: Sequence[Status]) -> Iterator[tuple[str, int]]:
-    """Yield the gateways that run or are enabled, by profile, and the port that each is configured for."""
-    for status in statuses:
+    """
+    Yield the gateways that run or are enabled, and the port that each is configured for.
+
+    They are named by profile, or where that is unknown or another's too by state directory.
+    """
+    names = [status.facts.profile_name for status in statuses]
+    for status, name in zip(statuses, names, strict=True):
         if _should_run(status):
-            yield status.facts.profile or "default", status.facts.configured_port
+            is_unique = name is not None and names.count(name) == 1
+            who = name if name and is_unique else status.facts.lock.state_dir
+            yield who, status.facts.configured_port
 
 
 def contested(statuses: Sequence[Status]) -> Iterator[str]:
@@ -163,7 +178,7 @@ def _table(statuses: Sequence[Status], quarrels: Sequence[str], paint: Paint) ->
         owner = facts.owner or facts.process
         rows.append(
             (
-                facts.profile or ("default" if not facts.arguments else "-"),
+                facts.profile_name or "-",
                 str(facts.place.port),
                 verdict.state.value,
                 str(owner) if owner else "-",
@@ -185,7 +200,7 @@ def _values(status: Status) -> dict[str, object]:
         "state": verdict.state.value,
         "reason": verdict.reason,
         "exit_code": int(verdict.exit_code),
-        "profile": facts.profile or "default",
+        "profile": facts.profile_name,
         "port": facts.place.port,
         "configured_port": facts.configured_port,
         "versions": {

@@ -77,6 +77,8 @@ class Subject(NamedTuple):
     """What its unit or configuration says; ``place.port`` is what it has."""
     others: tuple[str, ...]
     """What else was seen on the way, in sentences."""
+    profile_name: str | None
+    """Its name or ``default``; ``None`` where a port, a directory or a file was named, which may be any's."""
     is_named: bool = False
     """Whether one gateway was named, by its state directory or what leads to it, and not just a port."""
 
@@ -133,6 +135,7 @@ def resolve(
         place=own._replace(port=mine or own.port),
         configured_port=own.port,
         others=(),
+        profile_name=profile or (None if explicit else "default"),
         is_named=_is_named(flags, environ),
     )
     if unit is None:
@@ -152,6 +155,7 @@ def resolve(
         socket=socket if socket and socket.active_state == "active" else None,
         place=own if explicit and pid is None else planned._replace(port=port),
         configured_port=planned.port,
+        profile_name=profile or "default",
         is_named=without_unit.is_named or scope is not Scope.ANY,
     )
 
