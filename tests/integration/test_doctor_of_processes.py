@@ -45,6 +45,19 @@ def evidence(document: dict[str, Any], name: str) -> list[str]:
     return [f"{found['severity']}: {found['evidence']}" for found in check["findings"]]
 
 
+def ask_on_screen(port: int, state_dir: Path, home: Path) -> list[str]:
+    place = ["--port", str(port), "--state-dir", str(state_dir)]
+    said = subprocess.run(
+        [sys.executable, "-m", "openclaw_gateway", "doctor", *place],
+        env=clean_environ(HOME=str(home)),
+        capture_output=True,
+        text=True,
+        timeout=CAP_S,
+        check=False,
+    )
+    return said.stdout.splitlines()
+
+
 def lock_files(state_dir: Path) -> list[Path]:
     return sorted(state_dir.glob("tmp/*/gateway.*.lock"))
 
@@ -57,12 +70,22 @@ def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @without_systemd
-def test_healthy_gateway_has_no_leftovers(start: Start, doctor: Doctor) -> None:
-    start().ready()
+def test_healthy_gateway_has_no_leftovers(
+    start: Start, doctor: Doctor, port: int, state_dir: Path, tmp_path: Path
+) -> None:
+    gateway = start().ready()
     document = doctor()
     assert document["schema"] == 1
     assert document["state"] == "unmanaged"
-    assert evidence(document, "lock-directory") == []
+    held = [f"{path}: held by pid {gateway.pid}" for path in lock_files(state_dir)]
+    assert len(held) == 2
+    assert evidence(document, "lock-directory") == [f"ok: {sentence}" for sentence in held]
+    assert {(one["path"], one["holder_pid"]) for one in document["locks"]} == {
+        (str(path), gateway.pid) for path in lock_files(state_dir)
+    }
+    shown = ask_on_screen(port, state_dir, tmp_path)
+    ok = next(at for at, line in enumerate(shown) if "locks are where they should be" in line)
+    assert [line.split("  ")[-1].strip() for line in shown[ok + 1 : ok + 3]] == held
     assert evidence(document, "port-holders") == []
     assert evidence(document, "restart-policy") == ["unseen: no unit: systemd does not run here"]
 

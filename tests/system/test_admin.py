@@ -382,7 +382,8 @@ def test_policies_that_harm_are_found(machine: Machine) -> None:
 
 def test_shipped_units_have_nothing_to_complain_of(machine: Machine, service: Unit) -> None:
     for check in ("restart-policy", "time-outs", "start-limit", "secrets", "lock-directory"):
-        assert findings(machine, check) == []
+        found = findings(machine, check)
+        assert [one for one in found if not one.startswith("ok: ")] == []
 
 
 def test_profiles_are_listed_and_a_port_wanted_twice_is_said(

@@ -13,6 +13,7 @@ from gateways import (
     foreign_words,
     nobody,
     process,
+    record,
     running,
     stranger,
     unit,
@@ -28,7 +29,7 @@ from openclaw_gateway.claim.listener import Connections
 
 STATE = "/var/lib/openclaw-gateway/default"
 ALICE = Manager(4000000)
-NOTE, UNSEEN, WARNING, ERROR = Severity.NOTE, Severity.UNSEEN, Severity.WARNING, Severity.ERROR
+OK, NOTE, UNSEEN, WARNING, ERROR = Severity
 
 
 def seen(facts: Facts | None = None, **changes: Any) -> Examined:
@@ -61,6 +62,7 @@ def at(exit_status: str, kind: str = "exited", cause: str = "") -> Exit:
     return Exit(datetime(2026, 11, 23, tzinfo=UTC), kind, exit_status, cause)
 
 
+HELD = LockPath(f"{STATE}/tmp/openclaw-990/gateway.state.lock", 812, record(), False)
 LEFTOVER = LockPath(f"{STATE}/tmp/openclaw-990/gateway.state.lock", None, None, True)
 PLACE = running().place
 WIDE = running(listeners=(ListenerFact("0.0.0.0", PORT, 990, 812, 0, 512),))
@@ -90,6 +92,8 @@ CASES = [
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, ("x is a link",))), ERROR, "x is a link", "ls -ldR"),
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), "nfs4")), WARNING, "lies on nfs4", "--state-dir"),
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), None, (LEFTOVER,))), NOTE, "left over by", "doctor --fix"),
+    ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), None, (HELD,))), OK, "gateway.state.lock: held by pid 812", ""),
+    ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), None, (HELD._replace(holder_pid=None),))), OK, "its record names pid 812, which lives", ""),
     ("port-holders", seen(stranger()), ERROR, "ws://127.0.0.1:18789 is held by pid 4242", "ps -fp 4242"),
     ("port-holders", seen(stranger(strangers=(), listeners=(ListenerFact("::", PORT, 7, None, 0, 1),))), UNSEEN, "uid 7", "sudo"),
     ("connections", seen(running(connections=Connections(0, 400))), WARNING, "400 clients are gone", "logs"),

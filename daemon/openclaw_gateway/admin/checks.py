@@ -1,6 +1,6 @@
 """What doctor checks: each check reads what was found and says what is wrong with it. Pure.
 
-A check that yields nothing found nothing. Its number and name stay the same for ever; a new one is
+A check that yields nothing, or only what is as it should be, found nothing wrong. Its number and name stay the same for ever; a new one is
 added at the end.
 """
 
@@ -246,6 +246,11 @@ def _lock_directory(seen: Examined) -> Findings:
             who = f"pid {file.record.pid}" if file.record else "nobody that it names"
             evidence = f"{file.path}: left over by {who}; harmless, the next start takes it"
             yield Finding(Severity.NOTE, evidence, _ours("doctor", seen, "--fix"))
+        elif file.holder_pid is not None:
+            yield Finding(Severity.OK, f"{file.path}: held by pid {file.holder_pid}")
+        elif file.record is not None:
+            evidence = f"{file.path}: its record names pid {file.record.pid}, which lives"
+            yield Finding(Severity.OK, evidence)
 
 
 def _port_holders(seen: Examined) -> Findings:

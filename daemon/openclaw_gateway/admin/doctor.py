@@ -72,7 +72,8 @@ def report(
     if as_json:
         checks = [_values(check, findings) for check, findings in results]
         state = {"state": seen.verdict.state.value, "reason": seen.verdict.reason}
-        return Report(document({**state, "checks": checks, "mended": mended}), int(bad))
+        more = {"locks": to_json(seen.locks.files), "mended": mended}
+        return Report(document({**state, "checks": checks, **more}), int(bad))
     lines = [line for check, findings in results for line in _lines(check, findings, paint)]
     if fix:
         lines += ["", *(mended or ["nothing to mend that is proven to be safe"])]
@@ -109,8 +110,9 @@ def _lines(check: Check, findings: tuple[Finding, ...], paint: Paint) -> Iterato
         Severity.ERROR: paint.bad,
     }
     head = f"{check.number:2}  {check.name:17}"
-    if not findings:
+    if _worst(findings) is Severity.OK:
         yield f"{head} {tones[Severity.OK]('ok     ')}  {check.passed}"
+        head = " " * len(head)
     for finding in findings:
         yield f"{head} {tones[finding.severity](f'{finding.severity:7}')}  {finding.evidence}"
         head = " " * len(head)
