@@ -98,6 +98,7 @@ CASES = [
     ("port-holders", seen(stranger(strangers=(), listeners=(ListenerFact("::", PORT, 7, None, 0, 1),))), UNSEEN, "uid 7", "sudo"),
     ("connections", seen(running(connections=Connections(0, 400))), WARNING, "400 clients are gone", "logs"),
     ("connections", seen(running(listeners=(ListenerFact("::", PORT, 990, 812, 500, 512),))), ERROR, "500 of 512", "logs"),
+    ("secrets", seen(secrets=Secrets((("/s s/token", 0o644),))), ERROR, "/s s/token holds a secret", "chmod 600 '/s s/token'"),
     ("secrets", seen(secrets=Secrets((("/s/token", 0o644),))), ERROR, "/s/token holds a secret", "chmod 600 /s/token"),
     ("secrets", seen(secrets=Secrets((), ((unit(ALICE, name="x.service"), "OPENCLAW_GATEWAY_TOKEN"),))), ERROR, "x.service sets", "systemctl --user -M 4000000@ edit x.service"),
     ("secrets", seen(secrets=Secrets(problems=("secrets in /s: Permission denied",))), UNSEEN, "secrets in /s: Permission denied", ""),

@@ -38,6 +38,12 @@ def test_running_unit_is_read() -> None:
     assert read.argv == ("/usr/bin/openclaw-gateway", "run", "--port", "18789")
 
 
+def test_path_of_an_environment_file_may_hold_blanks() -> None:
+    text = RUNNING.replace("/etc/one (", "/etc/one (1) (")
+    (read,) = parse(text, SYSTEM, now_s=1000.0)
+    assert read.environment_files == ("/etc/one (1)", "/etc/two")
+
+
 def test_moments_become_ages() -> None:
     read = unit()
     assert read.active_age_s == pytest.approx(499.69)

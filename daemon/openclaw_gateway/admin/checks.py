@@ -235,7 +235,7 @@ def _lock_directory(seen: Examined) -> Findings:
         yield Finding(severity, f"{locks.state_dir}: {locks.problem}")
         return
     for fault in locks.faults:
-        yield Finding(Severity.ERROR, fault, f"ls -ldR {locks.state_dir}/tmp")
+        yield Finding(Severity.ERROR, fault, f"ls -ldR {shlex.quote(locks.state_dir)}/tmp")
     if locks.storage:
         evidence = (
             f"{locks.state_dir} lies on {locks.storage}: its locks may not exclude another host"
@@ -283,7 +283,7 @@ def _secrets(seen: Examined) -> Findings:
         yield Finding(Severity.UNSEEN, problem)
     for path, mode in seen.secrets.open_files:
         evidence = f"{path} holds a secret, and others may read it (mode {mode:04o})"
-        yield Finding(Severity.ERROR, evidence, f"chmod 600 {path}")
+        yield Finding(Severity.ERROR, evidence, f"chmod 600 {shlex.quote(path)}")
     for unit, variable in seen.secrets.in_units:
         evidence = f"{unit.name} sets {variable}: anyone can read it with systemctl show"
         yield Finding(Severity.ERROR, evidence, _edit(seen, unit))
@@ -339,10 +339,12 @@ def _disk(seen: Examined) -> Findings:
         return
     if room.free_bytes < _MIN_FREE_BYTES:
         evidence = f"{room.free_bytes / 1e6:.0f} MB are free at {where}"
-        yield Finding(Severity.ERROR, evidence, f"df -h {where}")
+        yield Finding(Severity.ERROR, evidence, f"df -h {shlex.quote(where)}")
     if room.free_inodes is not None and room.free_inodes < _MIN_FREE_INODES:
         yield Finding(
-            Severity.ERROR, f"{room.free_inodes} inodes are free at {where}", f"df -i {where}"
+            Severity.ERROR,
+            f"{room.free_inodes} inodes are free at {where}",
+            f"df -i {shlex.quote(where)}",
         )
 
 

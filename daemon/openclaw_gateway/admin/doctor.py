@@ -133,7 +133,7 @@ def examine(
         units=found,
         unit_problems=problems,
         locks=survey(facts.lock.state_dir),
-        secrets=_look_for_secrets(facts, found),
+        secrets=look_for_secrets(facts, found),
         storage=_room(facts.lock.state_dir),
         exits=tuple(last_exits(facts.unit, count=_EXITS)) if facts.unit else (),
         journal_problem=_journal_problem(facts.manager),
@@ -195,11 +195,12 @@ def _secrets_in(found: tuple[Unit, ...]) -> Iterator[tuple[Unit, str]]:
                 yield unit, variable
 
 
-def _look_for_secrets(facts: Facts, found: tuple[Unit, ...]) -> Secrets:
+def look_for_secrets(facts: Facts, found: tuple[Unit, ...]) -> Secrets:
     """Find secrets that others may read; the values stay unread where a file's mode tells enough."""
     looks: list[tuple[str, Callable[[str], Iterator[tuple[str, int]]]]] = [
         (facts.lock.state_dir, _open_in_state),
         (facts.place.config_path, _open_configuration),
+        *((path, _open_environment) for path in _environment_files(found)),
     ]
     open_files: list[tuple[str, int]] = []
     problems = []
@@ -226,6 +227,32 @@ def _open_configuration(path: str) -> Iterator[tuple[str, int]]:
     mode = _mode(path)
     if mode & stat.S_IROTH and _mentions_secret(path):
         yield path, mode
+
+
+def _environment_files(found: tuple[Unit, ...]) -> dict[str, None]:
+    """Return the files that units read variables from, each once; the names may be patterns. systemd.exec(5)."""
+    from glob import glob, has_magic
+
+    named = [path for unit in found for path in unit.environment_files]
+    return dict.fromkeys(
+        path for name in named for path in (sorted(glob(name)) if has_magic(name) else [name])
+    )
+
+
+def _open_environment(path: str) -> Iterator[tuple[str, int]]:
+    mode = _mode(path)
+    if mode & stat.S_IROTH and _sets_secret(path):
+        yield path, mode
+
+
+def _sets_secret(path: str) -> bool:
+    with open(path, "rb") as file:
+        lines = file.read(1 << 20).splitlines()
+    pairs = (line.strip().partition(b"=") for line in lines)
+    return any(
+        name.strip().decode("ascii", "replace") in _SECRET_VARIABLES and value.strip(b" \t\"'")
+        for name, _, value in pairs
+    )
 
 
 def _mode(path: str) -> int:

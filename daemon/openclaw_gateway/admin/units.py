@@ -289,7 +289,10 @@ def _unit(values: dict[str, str], manager: Manager, now_s: float) -> Unit:
         state_directory=text("StateDirectory").split(" ")[0],
         configuration_directory=text("ConfigurationDirectory").split(" ")[0],
         environment=_environment(text("Environment")),
-        environment_files=tuple(line.split(" ")[0] for line in text("EnvironmentFiles").splitlines()),
+        environment_files=tuple(
+            line.rpartition(" (ignore_errors=")[0] or line
+            for line in text("EnvironmentFiles").splitlines()
+        ),
         argv=_argv(text("ExecStart")),
     )  # fmt: skip
 
