@@ -322,6 +322,7 @@ def test_all_lists_profiles_and_whoever_else_holds_a_port(
     assert document["schema"] == 1
     states = {gateway["port"]: gateway["state"] for gateway in document["gateways"]}
     assert states[port] == states[other_port] == "unmanaged"
+    assert "work" in {gateway["profile"] for gateway in document["gateways"]}
 
 
 def test_profile_of_another_user_is_seen_in_its_home(

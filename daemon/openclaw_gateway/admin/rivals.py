@@ -91,7 +91,7 @@ def traces(own_home: str) -> Iterator[Trace]:
     elsewhere: list[Trace] = []
     for directory in (f"{CONFIGURATION_ROOT}/{PACKAGE}", f"{STATE_ROOT}/{PACKAGE}"):
         names.update(_subdirectories(directory))
-    for path in dict.fromkeys(home.path for home in homes()):
+    for path in dict.fromkeys((own_home, *(home.path for home in homes()))):
         found = [name for name in _subdirectories(path) if name.startswith(_IN_HOME)]
         if os.path.realpath(path) == os.path.realpath(own_home):
             names.update(name.removeprefix(_IN_HOME) for name in found)
