@@ -96,6 +96,7 @@ CASES = [
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), None, (HELD._replace(holder_pid=None),))), OK, "its record names pid 812, which lives", ""),
     ("port-holders", seen(stranger()), ERROR, "ws://127.0.0.1:18789 is held by pid 4242", "ps -fp 4242"),
     ("port-holders", seen(stranger(strangers=(), listeners=(ListenerFact("::", PORT, 7, None, 0, 1),))), UNSEEN, "uid 7", "sudo"),
+    ("port-holders", seen(nobody(displaced_by="/home/bob/.openclaw")), ERROR, "port 18789 is held by a gateway with the state directory /home/bob/.openclaw", "status --port=18789"),
     ("connections", seen(running(connections=Connections(0, 400))), WARNING, "400 clients are gone", "logs"),
     ("connections", seen(running(listeners=(ListenerFact("::", PORT, 990, 812, 500, 512),))), ERROR, "500 of 512", "logs"),
     ("secrets", seen(secrets=Secrets((("/s s/token", 0o644),))), ERROR, "/s s/token holds a secret", "chmod 600 '/s s/token'"),

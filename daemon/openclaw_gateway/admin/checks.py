@@ -255,6 +255,10 @@ def _lock_directory(seen: Examined) -> Findings:
 
 def _port_holders(seen: Examined) -> Findings:
     facts = seen.facts
+    if facts.displaced_by is not None:
+        port = facts.place.port
+        evidence = f"port {port} is held by a gateway with the state directory {facts.displaced_by}"
+        yield Finding(Severity.ERROR, evidence, f"openclaw-gateway status --port={port}")
     for fact in facts.strangers:
         places = [url(found.host, found.port) for found in facts.listeners if found.pid == fact.pid]
         evidence = f"{', '.join(places)} is held by {fact}"
