@@ -210,11 +210,8 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
 
 def _other_state_dir(subject: Subject, who: Holder | None) -> str | None:
     """Return the state directory of a port's holder, where it is not that of the gateway that was named."""
-    theirs = who.record.state_dir if who and who.record else None
-    if theirs is None or not subject.is_named:
-        return None
-    is_same = os.path.realpath(theirs) == os.path.realpath(subject.place.state_dir)
-    return None if is_same else theirs
+    record = who.record if who else None
+    return None if record is None or subject.is_of(record) else record.state_dir
 
 
 def _unseen(subject: Subject, lock: LockFact, listeners: tuple[ListenerFact, ...]) -> list[str]:

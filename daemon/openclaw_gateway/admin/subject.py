@@ -17,6 +17,7 @@ from openclaw_gateway.admin import units
 from openclaw_gateway.admin.units import SYSTEM, Manager, Unit
 from openclaw_gateway.claim import process
 from openclaw_gateway.claim.baseport import Holder, held_ports, holder
+from openclaw_gateway.claim.ownership import LockRecord
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.location import locate, profile_port
 
@@ -79,8 +80,18 @@ class Subject(NamedTuple):
     """What else was seen on the way, in sentences."""
     profile_name: str | None
     """Its name or ``default``; ``None`` where a port, a directory or a file was named, which may be any's."""
-    is_named: bool = False
-    """Whether one gateway was named, by its state directory or what leads to it, and not just a port."""
+    state_dirs: tuple[str, ...] = ()
+    """Where its state may be, if one gateway was named by that or by what leads to it, and not just a port."""
+
+    def is_of(self, record: LockRecord) -> bool:
+        """Whether it may be this gateway that wrote a lock record."""
+        if not self.state_dirs or record.state_dir is None:
+            return True
+        if self.unit is None and record.unit == self.unit_name:
+            # Its manager can't be asked, and what it sets is unknown to us.
+            return True
+        theirs = os.path.realpath(record.state_dir)
+        return theirs in map(os.path.realpath, self.state_dirs)
 
     @property
     def unit_name(self) -> str:
@@ -136,7 +147,7 @@ def resolve(
         configured_port=own.port,
         others=(),
         profile_name=profile or (None if explicit else "default"),
-        is_named=_is_named(flags, environ),
+        state_dirs=(own.state_dir,) if _is_named(flags, environ) else (),
     )
     if unit is None:
         return without_unit
@@ -156,7 +167,7 @@ def resolve(
         place=own if explicit and pid is None else planned._replace(port=port),
         configured_port=planned.port,
         profile_name=profile or "default",
-        is_named=without_unit.is_named or scope is not Scope.ANY,
+        state_dirs=_state_dirs(without_unit, planned, scope),
     )
 
 
@@ -168,6 +179,13 @@ def names_of(profile: str | None) -> list[str]:
 def _arguments(flags: Mapping[str, str | None], scope: Scope) -> tuple[str, ...]:
     given = [f"{flag}={shlex.quote(flags[flag] or '')}" for flag in _MEANT_BY if flags.get(flag)]
     return (*given, *([] if scope is Scope.ANY else [f"--{scope.value}"]))
+
+
+def _state_dirs(by_hand: Subject, planned: Place, scope: Scope) -> tuple[str, ...]:
+    """Return where a gateway that has a unit may keep its state: run by hand it is elsewhere."""
+    if scope is not Scope.ANY:
+        return (planned.state_dir,)
+    return (*by_hand.state_dirs, planned.state_dir) if by_hand.state_dirs else ()
 
 
 def _is_named(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> bool:

@@ -1,0 +1,53 @@
+"""Whose gateway is meant: which lock records may be its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from gateways import record, unit
+
+from openclaw_gateway.admin.subject import Scope, Subject, resolve
+from openclaw_gateway.admin.units import Answer
+
+OF_SYSTEM = "/var/lib/openclaw-gateway/work"
+WORK = unit(
+    name="openclaw-gateway@work.service",
+    active_state="inactive",
+    main_pid=None,
+    state_directory="openclaw-gateway/work",
+)
+NO_BUS = Answer((), "Failed to connect to bus")
+
+
+def resolved(
+    home: Path, flags: Mapping[str, str | None], answer: Answer, *, scope: Scope = Scope.ANY
+) -> Subject:
+    return resolve(flags, {"HOME": str(home)}, {}, scope=scope, shown=answer)
+
+
+@pytest.mark.parametrize("directory", [OF_SYSTEM, "HOME/.openclaw-work"])
+def test_profile_is_run_by_its_unit_or_by_hand(tmp_path: Path, directory: str) -> None:
+    subject = resolved(tmp_path, {"--profile": "work"}, Answer((WORK,)))
+    theirs = directory.replace("HOME", str(tmp_path))
+    assert subject.is_of(record(state_dir=theirs, unit=None))
+    assert not subject.is_of(record(state_dir=f"{theirs}-not", unit=None))
+
+
+def test_unit_that_was_named_is_not_run_by_hand(tmp_path: Path) -> None:
+    flags = {"--profile": "work"}
+    subject = resolved(tmp_path, flags, Answer((WORK,)), scope=Scope.SYSTEM)
+    assert subject.is_of(record(state_dir=OF_SYSTEM))
+    assert not subject.is_of(record(state_dir=str(tmp_path / ".openclaw-work"), unit=None))
+
+
+def test_unit_is_known_by_name_where_its_manager_is_silent(tmp_path: Path) -> None:
+    subject = resolved(tmp_path, {"--profile": "work"}, NO_BUS)
+    assert subject.is_of(record(state_dir="/srv/elsewhere", unit=WORK.name))
+    assert not subject.is_of(record(state_dir="/srv/elsewhere", unit="openclaw-gateway.service"))
+
+
+@pytest.mark.parametrize("flags", [{}, {"--port": "20001"}])
+def test_port_alone_is_anybodys(tmp_path: Path, flags: dict[str, str | None]) -> None:
+    assert resolved(tmp_path, flags, Answer(())).is_of(record(state_dir="/srv/elsewhere"))
