@@ -76,6 +76,33 @@ class ConfigurationError(GatewayError):
         return f"{where}: {self.problem}"
 
 
+class UnreadableError(ConfigurationError):
+    """
+    Settings or a secret can't be read, and not because of what they say.
+
+    Attributes:
+        path: The file.
+        errno: The kernel's word.
+        exit_code: 1 where another start may find it readable; 73 or 77, as of a ``StorageError``,
+            where it is the state directory that can't be used.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        problem: str,
+        *,
+        errno: int,
+        exit_code: ExitCode = ExitCode.FAILURE,
+        hint: str = "",
+    ) -> None:
+        super().__init__(path, "", problem, hint=hint)
+        self.path, self.errno, self.exit_code = path, errno, exit_code
+
+    def __str__(self) -> str:
+        return f"cannot read {self.path}: {self.problem}"
+
+
 class StorageError(GatewayError):
     """
     The state directory, the lock directory or a lock file can't serve.

@@ -21,6 +21,7 @@ from openclaw_gateway.errors import (
     GatewayLockError,
     ShortageError,
     StorageError,
+    UnreadableError,
 )
 from openclaw_gateway.settings import Settings
 from openclaw_gateway.supervisor.journal import Event, Journal, open_journal
@@ -92,6 +93,10 @@ def _give_up(error: GatewayError, supervisor: Supervisor, journal: Journal) -> E
             event = Event.DUPLICATE
         case GatewayLockError():
             event = Event.LOCK_FAILED
+        case UnreadableError(exit_code=ExitCode.FAILURE):
+            event = Event.FAILED
+        case UnreadableError():
+            event = Event.STORAGE_UNUSABLE
         case ConfigurationError():
             event = Event.CONFIG_INVALID
         case StorageError():

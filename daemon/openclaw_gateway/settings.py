@@ -218,10 +218,11 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
 
     Raises:
         ConfigurationError: Something is wrong; names the file with key, the flag or the variable.
+        UnreadableError: A file can't be read for a reason that is not its own.
     """
     given = {flag: text for flag, text in flags.items() if text is not None}
     profile, state_dir, state_origin, config_path, config_origin, explicit = locate(flags, environ)
-    document = read_document(config_path, required=explicit)
+    document = read_document(config_path, required=explicit, state_dir=state_dir)
     warnings = _unknown_keys(document, config_path)
     values: dict[str, Any] = {}
     origins = {"state_dir": state_origin, "config_path": config_origin}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -9,11 +10,43 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.errors import (
+    ConfigurationError,
+    ShortageError,
+    StorageError,
+    UnreadableError,
+)
 
 MAX_FILE_BYTES = 4 << 20
 _MAX_DIGITS = 250
 """Of an integer: a double holds as many even in base 16, and Python prints them."""
+
+_LASTING = {
+    errno.ENOENT: "no such file",
+    errno.EISDIR: "it is a directory",
+    errno.ENOTDIR: "what its path goes through is no directory",
+    errno.ELOOP: "its symbolic links lead nowhere",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ENXIO: "it is a socket or a device without a driver",
+    errno.EACCES: "we may not read it",
+    errno.EPERM: "we may not read it",
+}
+"""Refusals that no restart mends, in words. open(2)."""
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_PASSING = frozenset(
+    {
+        *_SHORTAGES,
+        errno.EIO,
+        errno.EINTR,
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+    }
+)
+"""Refusals that may be over at the next start: shortages, and disks and servers that don't answer."""
 
 
 class Secret(str):
@@ -23,26 +56,31 @@ class Secret(str):
         return "Secret('…')"
 
 
-def read_document(path: str, *, required: bool) -> dict[str, Any]:
+def read_document(path: str, *, required: bool, state_dir: str | None = None) -> dict[str, Any]:
     """
     Read the configuration file, JSON or JSON5, as it stands there.
 
     Args:
         path: The file.
         required: Whether a missing file is an error; otherwise it is an empty document.
+        state_dir: The state directory, to be blamed if it keeps us from a file in it.
 
     Raises:
-        ConfigurationError: It can't be read or parsed, is too long, or is not one object.
+        ConfigurationError: It is not ours to read, can't be parsed, is too long, or is not one object.
+        UnreadableError: Its disk fails, the system is short of something, or the state directory
+            that it stands in can't be used.
     """
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        if required:
-            raise ConfigurationError(path, "", "no such file") from None
-        return {}
     except OSError as error:
-        raise ConfigurationError(path, "", os.strerror(error.errno or 0)) from None
+        if error.errno == errno.ENOENT and not required:
+            return {}
+        _blame_state_directory(path, error, state_dir)
+        _raise_if_passing(path, error)
+        if error.errno not in _LASTING:
+            raise
+        raise ConfigurationError(path, "", _LASTING[error.errno], hint=_hint(path, error)) from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(path, "", f"longer than {MAX_FILE_BYTES >> 20} MiB")
     try:
@@ -53,6 +91,40 @@ def read_document(path: str, *, required: bool) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigurationError(path, "", "must be one object: { … }")
     return document
+
+
+def _blame_state_directory(path: str, error: OSError, state_dir: str | None) -> None:
+    """Raise what the claim would exit with, if the way to the file ends at the state directory."""
+    # lstat(2) asks nothing of the file itself, only of the directories that lead to it.
+    number = error.errno or 0
+    lasting = number in _LASTING and number != errno.ENOENT
+    if not lasting or os.path.dirname(path) != state_dir or os.path.lexists(path):
+        return
+    raise UnreadableError(
+        path,
+        os.strerror(number),
+        errno=number,
+        exit_code=StorageError(state_dir, "", errno=number).exit_code,
+        hint=f"make {state_dir} a directory of the gateway's account, "
+        "or choose another (--state-dir)",
+    ) from None
+
+
+def _raise_if_passing(path: str, error: OSError) -> None:
+    """Raise an error that lets systemd start us again, if the reason may be over by then."""
+    if error.errno in _PASSING:
+        hint = ShortageError.hint if error.errno in _SHORTAGES else ""
+        problem = os.strerror(error.errno)
+        raise UnreadableError(path, problem, errno=error.errno, hint=hint) from None
+
+
+def _hint(path: str, error: OSError) -> str:
+    """Return the way out of a refusal that has one."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"let the gateway's account read it: see namei -l {path}"
+    if error.errno in (errno.ENOENT, errno.EISDIR):
+        return "name a file that exists, or create it"
+    return ""
 
 
 def _parse(text: str, path: str) -> Any:
@@ -119,15 +191,21 @@ def read_secret(source: str, name: str, path: str, *, private: bool) -> Secret:
         private: Whether it must be closed to group and others.
 
     Raises:
-        ConfigurationError: It can't be read, is empty, or open to others.
+        ConfigurationError: It is not there or not ours to read, is empty, or open to others.
+        UnreadableError: Its disk fails, or the system is short of something.
     """
     try:
         with open(path, encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(4096).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigurationError(source, name, f"cannot read {path}: {reason}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(source, name, f"cannot read {path}: not UTF-8") from None
+    except OSError as error:
+        _raise_if_passing(path, error)
+        if error.errno not in _LASTING:
+            raise
+        problem = f"cannot read {path}: {_LASTING[error.errno]}"
+        raise ConfigurationError(source, name, problem, hint=_hint(path, error)) from None
     if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigurationError(
             source,

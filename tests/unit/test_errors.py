@@ -18,6 +18,7 @@ from openclaw_gateway.errors import (
     NothingToShowError,
     ShortageError,
     StorageError,
+    UnreadableError,
 )
 
 URL = "ws://127.0.0.1:18789"
@@ -70,6 +71,11 @@ URL = "ws://127.0.0.1:18789"
             StorageError("/state", "Permission denied", errno=errno.EACCES),
             "cannot use /state: Permission denied",
             77,
+        ),
+        (
+            UnreadableError("/etc/x.json", "Input/output error", errno=errno.EIO),
+            "cannot read /etc/x.json: Input/output error",
+            1,
         ),
         (
             ClaimLostError("/state", "replaced by another directory"),
