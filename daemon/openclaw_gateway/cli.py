@@ -139,10 +139,12 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _probe(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import probe
+    from openclaw_gateway.admin.subject import Scope
 
     report = probe.report(
         _flags(arguments),
         os.environ,
+        scope=Scope(arguments.scope),
         address=arguments.url,
         timeout_s=arguments.timeout,
         as_json=arguments.json,
@@ -194,10 +196,12 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 def _call(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import call
+    from openclaw_gateway.admin.subject import Scope
 
     report = call.report(
         _flags(arguments),
         os.environ,
+        scope=Scope(arguments.scope),
         method=arguments.method,
         params=arguments.params,
         address=arguments.url,
@@ -231,6 +235,7 @@ def _configure_status(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_probe(parser: argparse.ArgumentParser) -> None:
+    _configure_scope(parser)
     _configure_json(parser)
     parser.add_argument("--url", metavar="URL", help="ask this address: ws://HOST:PORT")
     parser.add_argument(
@@ -258,6 +263,7 @@ def _configure_logs(parser: argparse.ArgumentParser) -> None:
 
 def _configure_call(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", metavar="METHOD", help="such as health, status, logs.tail")
+    _configure_scope(parser)
     parser.add_argument("--params", metavar="JSON", help="what to hand to the method")
     parser.add_argument("--url", metavar="URL", help="gateway elsewhere, ws://ADDRESS:PORT")
     _configure_json(parser)

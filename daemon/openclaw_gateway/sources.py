@@ -180,7 +180,9 @@ def substituted(value: Any, environ: Mapping[str, str], source: str, name: str) 
     return re.sub(r"\$\{([A-Z_][A-Z0-9_]*)\}", variable, value)
 
 
-def read_secret(source: str, name: str, path: str, *, private: bool) -> Secret:
+def read_secret(
+    source: str, name: str, path: str, *, private: bool, owner_uid: int | None = None
+) -> Secret:
     """
     Read a secret from a file, without the space around it.
 
@@ -189,14 +191,17 @@ def read_secret(source: str, name: str, path: str, *, private: bool) -> Secret:
         name: The flag's or credential's name.
         path: The file.
         private: Whether it must be closed to group and others.
+        owner_uid: Whose the file must be; ``None`` if that does not matter.
 
     Raises:
-        ConfigurationError: It is not there or not ours to read, is empty, or open to others.
+        ConfigurationError: It is not there or not ours to read, is empty, open to others
+            or somebody else's.
         UnreadableError: Its disk fails, or the system is short of something.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            info = os.fstat(file.fileno())
+            mode = info.st_mode
             text = file.read(4096).strip()
     except UnicodeDecodeError:
         raise ConfigurationError(source, name, f"cannot read {path}: not UTF-8") from None
@@ -206,6 +211,9 @@ def read_secret(source: str, name: str, path: str, *, private: bool) -> Secret:
             raise
         problem = f"cannot read {path}: {_LASTING[error.errno]}"
         raise ConfigurationError(source, name, problem, hint=_hint(path, error)) from None
+    if owner_uid not in (None, info.st_uid):
+        problem = f"{path} belongs to uid {info.st_uid}, and the gateway to uid {owner_uid}"
+        raise ConfigurationError(source, name, problem)
     if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigurationError(
             source,

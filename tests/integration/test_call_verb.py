@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CAP_S, Start, clean_environ
+from conftest import CAP_S, TOKEN, Start, clean_environ
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -85,3 +85,26 @@ def test_gateway_that_is_not_there_is_told_by_its_address(call: Call, port: int)
 def test_wrong_flags_are_named(call: Call, arguments: tuple[str, ...], problem: str) -> None:
     done = call(*arguments)
     assert done.returncode == 78 and problem in done.stderr
+
+
+def test_token_is_found_by_the_port_alone(start: Start, port: int, tmp_path: Path) -> None:
+    start(OPENCLAW_GATEWAY_TOKEN="").ready()
+    done = subprocess.run(
+        [sys.executable, "-m", "openclaw_gateway", "call", "health", "--port", str(port)],
+        check=False,
+        env=clean_environ(HOME=str(tmp_path / "elsewhere")),
+        capture_output=True,
+        text=True,
+        timeout=CAP_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_given_token_needs_no_settings(
+    start: Start, call: Call, state_dir: Path, tmp_path: Path
+) -> None:
+    start().ready()
+    (state_dir / "openclaw.json").write_text("{gateway: {auth: {token: '${NOT_SET}'}}}")
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "token").chmod(0o600)
+    assert call("health", "--token-file", str(tmp_path / "token")).returncode == 0

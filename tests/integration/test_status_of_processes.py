@@ -467,6 +467,34 @@ def test_probe_of_silence_ends(listener: socket.socket, port: int, tmp_path: Pat
     assert "a listener that does not answer" in said.stdout
 
 
+@pytest.mark.parametrize("auth", ["{token: '${NOT_SET}'}", "{mode: 'password'}"])
+def test_probe_of_a_port_needs_no_secret(port: int, tmp_path: Path, auth: str) -> None:
+    config = tmp_path / "openclaw.json"
+    config.write_text(f"{{gateway: {{auth: {auth}}}}}")
+    said = ask("probe", "--port", str(port), "--config", str(config), home=tmp_path)
+    assert (said.returncode, said.stderr) == (3, "")
+
+
+def test_probe_without_a_port_to_ask_can_not_tell(tmp_path: Path) -> None:
+    config = tmp_path / "openclaw.json"
+    config.write_text("{gateway: {port: '${NOT_SET}'}}")
+    said = ask("probe", "--profile", "nobody-has-this", "--config", str(config), home=tmp_path)
+    assert said.returncode == 4
+    assert "NOT_SET" in said.stdout
+
+
+def test_probe_by_name_knows_this_machine(start: Start, port: int, tmp_path: Path) -> None:
+    gateway = start().ready()
+    said = ask("probe", "--url", f"ws://localhost:{port}", "--json", home=tmp_path)
+    assert json.loads(said.stdout)["owner"]["pid"] == gateway.pid
+
+
+@pytest.mark.parametrize("flag", ["--port", "--host"])
+def test_probe_of_a_flag_that_is_wrong(tmp_path: Path, flag: str) -> None:
+    said = ask("probe", flag, "x", home=tmp_path)
+    assert (said.returncode, f"flag {flag}: must be" in said.stderr) == (78, True)
+
+
 def test_probe_of_an_address_that_is_none(tmp_path: Path) -> None:
     said = ask("probe", "--url", "https://example.org", home=tmp_path)
     assert said.returncode == 78

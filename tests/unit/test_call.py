@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from openclaw_gateway.admin import call
 from openclaw_gateway.admin.call import Target, find
-from openclaw_gateway.settings import load
+from openclaw_gateway.admin.subject import Scope
 
 
 @pytest.mark.parametrize(
@@ -23,15 +24,32 @@ from openclaw_gateway.settings import load
     ],
 )
 def test_secret_of_this_machine_stays_on_it_unless_it_was_given(
-    address: str | None, given: bool, token: str | None
+    tmp_path: Path, address: str | None, given: bool, token: str | None
 ) -> None:
-    settings = load({}, {"HOME": "/nonexistent", "OPENCLAW_GATEWAY_TOKEN": "local"})
-    target = find(settings, address=address, secret_given=given)
-    assert target == Target(address or "ws://127.0.0.1:18789", token, None)
+    (tmp_path / "token").write_text("local")
+    (tmp_path / "token").chmod(0o600)
+    flags = {"--token-file": str(tmp_path / "token") if given else None}
+    environ = {"HOME": "/nonexistent", "OPENCLAW_GATEWAY_TOKEN": "local"}
+    port = "1" if address is None else None
+    target = find(flags | {"--port": port}, environ, scope=Scope.ANY, address=address)
+    assert target == Target(address or "ws://127.0.0.1:1", token, None)
 
 
 def test_token_is_read_where_the_gateway_keeps_it(tmp_path: Path) -> None:
     (tmp_path / "gateway.token").write_text("made\n")
     (tmp_path / "gateway.token").chmod(0o600)
-    settings = load({"--state-dir": str(tmp_path), "--port": "7"}, {})
-    assert find(settings, address=None, secret_given=False).token == "made"
+    flags = {"--state-dir": str(tmp_path), "--port": "7"}
+    assert find(flags, {}, scope=Scope.ANY, address=None).token == "made"
+
+
+def test_forbidden_token_is_named_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def forbidden(path: str, mode: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(call, "open", forbidden, raising=False)
+    with pytest.raises(call.CallFailed) as caught:
+        find({"--state-dir": str(tmp_path), "--port": "7"}, {}, scope=Scope.ANY, address=None)
+    assert f"{tmp_path}/gateway.token" in str(caught.value)
+    assert "sudo" in caught.value.hint and "--token-file" in caught.value.hint

@@ -11,6 +11,7 @@ import pytest
 from openclaw_gateway.errors import ConfigurationError, ExitCode
 from openclaw_gateway.location import profile_port
 from openclaw_gateway.settings import AuthMode, Bind, Settings, load
+from openclaw_gateway.sources import read_secret
 from openclaw_gateway.supervisor.journal import Priority
 
 
@@ -189,6 +190,16 @@ def test_secret_file_that_is_open_or_empty_is_refused(home: Home, mode: int, con
     with pytest.raises(ConfigurationError) as caught:
         home.load({"--token-file": str(file)})
     assert "s3cret" not in str(caught.value)
+
+
+def test_secret_of_somebody_else_is_refused(home: Home) -> None:
+    file = home.path / "token"
+    file.write_text("s3cret")
+    file.chmod(0o600)
+    own_uid = file.stat().st_uid
+    assert read_secret("file", "x", str(file), private=True, owner_uid=own_uid) == "s3cret"
+    with pytest.raises(ConfigurationError, match="belongs to uid"):
+        read_secret("file", "x", str(file), private=True, owner_uid=own_uid + 1)
 
 
 def test_credential_of_systemd_beats_the_file_and_loses_to_the_flag(home: Home) -> None:

@@ -6,19 +6,23 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from openclaw_gateway import __version__
+from openclaw_gateway.admin import endpoint
 from openclaw_gateway.admin.report import Report, document
-from openclaw_gateway.claim.listener import reachable, url
+from openclaw_gateway.admin.subject import Scope
+from openclaw_gateway.admin.units import Unit
+from openclaw_gateway.claim.listener import url
 from openclaw_gateway.errors import ConfigurationError, ExitCode, GatewayError
 from openclaw_gateway.server.frames import PROTOCOL
-from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Settings, is_loopback, load
+from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Settings, load
 from openclaw_gateway.sources import read_secret
 
 _MAX_ANSWER_BYTES = 1 << 28
+_SECRET_FLAGS = ("--token-file", "--password-file")
+_SECRET_VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
 
 
 class CallFailed(GatewayError):
@@ -52,6 +56,7 @@ def report(
     flags: Mapping[str, str | None],
     environ: Mapping[str, str],
     *,
+    scope: Scope,
     method: str,
     params: str | None,
     address: str | None,
@@ -64,6 +69,7 @@ def report(
     Args:
         flags: As ``settings.load`` takes them.
         environ: The process's environment.
+        scope: Whose unit is meant, if that was said.
         method: Such as ``status``.
         params: JSON text; ``None`` sends none.
         address: See ``find``.
@@ -71,15 +77,14 @@ def report(
         as_json: One document for programs, an error of the gateway's included, instead of the payload.
 
     Raises:
-        ConfigurationError: A flag is wrong.
+        ConfigurationError: A flag is wrong, or the gateway's settings are.
         CallFailed: There is no payload, and nobody asked for JSON or there is no answer either.
     """
     try:
         decoded = None if params is None else json.loads(params)
     except ValueError as error:
         raise ConfigurationError("flag", "--params", f"not JSON: {error}") from None
-    secret_given = any(flags.get(flag) for flag in ("--token-file", "--password-file"))
-    target = find(load(flags, environ), address=address, secret_given=secret_given)
+    target = find(flags, environ, scope=scope, address=address)
     try:
         payload = call(target, method, decoded, timeout_s=timeout_s)
     except CallFailed as failure:
@@ -92,7 +97,13 @@ def report(
     return Report(text.splitlines(), ExitCode.OK)
 
 
-def find(settings: Settings, *, address: str | None, secret_given: bool) -> Target:
+def find(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    scope: Scope,
+    address: str | None,
+) -> Target:
     """
     Work out where to connect to and with what.
 
@@ -100,39 +111,121 @@ def find(settings: Settings, *, address: str | None, secret_given: bool) -> Targ
     someone gave it for this call.
 
     Args:
-        settings: As the gateway itself would read them.
-        address: A ``ws://`` URL; ``None`` is the gateway that these settings describe.
-        secret_given: Whether a flag of this call names the secret.
+        flags: As given on the command line.
+        environ: The caller's environment.
+        scope: Whose unit is meant, if that was said.
+        address: A ``ws://`` URL; ``None`` is the gateway that ``status`` would show.
 
     Raises:
-        ConfigurationError: The URL is none, or a secret can't be read.
+        ConfigurationError: A flag is wrong, or the settings that hold the secret are.
+        CallFailed: We may not read the secret.
     """
-    target = address or url(reachable(settings.host), settings.port)
+    port = None if address is None else _parse(address)
+    if address is not None and port is None:
+        return Target(address, *_given(flags))
+    meant = {**flags, "--port": str(port)} if port else flags
+    found = endpoint.find(meant, environ, scope=scope)
+    target = address or url(found.host, found.port)
+    if any(flags.get(flag) for flag in _SECRET_FLAGS):
+        return Target(target, *_given(flags))
+    settings = _settings(found, flags, environ)
+    if settings is not None and settings.auth_mode is AuthMode.NONE:
+        return Target(target, None, None)
+    if settings is not None and settings.auth_mode is AuthMode.PASSWORD:
+        return Target(target, None, settings.password)
+    token = settings.token if settings else None
+    return Target(target, token or _kept_token(target, found, meant, environ), None)
+
+
+def _parse(address: str) -> int | None:
+    """Return the port of a URL if it leads to this machine, ``None`` if it leads elsewhere."""
     try:
-        parts = urlsplit(target)
-        host = parts.hostname or ""
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        host = ""
+        parts, host, port = urlsplit(""), "", None
     if not host or parts.scheme not in ("ws", "wss"):
         raise ConfigurationError("flag", "--url", "must be like ws://127.0.0.1:18789")
-    ours = address is None or _is_here(host)
-    if not (ours or secret_given) or settings.auth_mode is AuthMode.NONE:
-        return Target(target, None, None)
-    if settings.auth_mode is AuthMode.PASSWORD:
-        return Target(target, None, settings.password)
-    token = settings.token
-    path = os.path.join(settings.state_dir, TOKEN_FILE)
-    if token is None and os.path.exists(path):
-        token = read_secret("file", TOKEN_FILE, path, private=True)
-    return Target(target, token, None)
+    return (port or {"ws": 80, "wss": 443}[parts.scheme]) if endpoint.is_here(host) else None
 
 
-def _is_here(host: str) -> bool:
-    """Whether a URL's host can only be this machine: ``127.0.0.1.example`` can be anyone's."""
+def _given(flags: Mapping[str, str | None]) -> tuple[str | None, str | None]:
+    """Read the token or the password that flags of this call name."""
+    token, password = (flags.get(flag) for flag in _SECRET_FLAGS)
+    if password and not token:
+        return None, read_secret("flag", "--password-file", password, private=True)
+    if token:
+        return read_secret("flag", "--token-file", token, private=True), None
+    return None, None
+
+
+def _settings(
+    found: endpoint.Endpoint, flags: Mapping[str, str | None], environ: Mapping[str, str]
+) -> Settings | None:
+    """Load the gateway's settings as it does; ``None`` if we may not read them."""
+    place, who = found.place, found.holder
+    if not place.is_readable:
+        return None
+    if found.unit is None:
+        flags = {**flags, "--port": str(found.port)}
+        # A record is its holder's word only: what another account names is not read in its favour.
+        if who and who.uid == os.geteuid() and who.record and not _says_where(flags, environ):
+            flags["--config"] = _existing(who.record.config_path)
+        return load(flags, environ)
+    where = {
+        "--port": str(found.port),
+        "--state-dir": place.state_dir,
+        "--config": _existing(place.config_path),
+        "--auth": place.auth if place.auth in set(AuthMode) else None,
+    }
+    given = {name: environ[name] for name in _SECRET_VARIABLES if environ.get(name)}
+    credentials = {"CREDENTIALS_DIRECTORY": _credentials(found.unit)}
+    return load(where, {**found.unit.environment, **credentials, **given})
+
+
+def _says_where(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> bool:
+    """Whether somebody named the gateway's files for this call."""
+    return any(flags.get(flag) for flag in ("--config", "--state-dir")) or any(
+        environ.get(name) for name in ("OPENCLAW_CONFIG_PATH", "OPENCLAW_STATE_DIR")
+    )
+
+
+def _existing(path: str | None) -> str | None:
+    return path if path and os.path.exists(path) else None
+
+
+def _credentials(unit: Unit) -> str:
+    """Return where a running unit's credentials are, for those who may look. systemd.exec(5)."""
+    uid = unit.manager.uid
+    return f"/run/{f'user/{uid}/' if uid is not None else ''}credentials/{unit.name}"
+
+
+def _kept_token(
+    target: str,
+    found: endpoint.Endpoint,
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+) -> str | None:
+    """Read the token that the gateway made for itself; ``None`` if there is none."""
+    directory = found.place.state_dir
+    who = found.holder
+    if who and who.record and who.record.state_dir and not _says_where(flags, environ):
+        directory = who.record.state_dir
+    path = os.path.join(directory, TOKEN_FILE)
     try:
-        return is_loopback(str(ip_address(host)))
-    except ValueError:
-        return host == "localhost"
+        with open(path, "rb"):
+            pass
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError:
+        raise CallFailed(
+            target,
+            f"its token is in {path}, which you may not read",
+            hint="call it with sudo, or give the token with --token-file FILE",
+        ) from None
+    # Any account can hold a port and name any directory: it is told no secret but its own.
+    owner_uid = who.uid if who else None
+    return read_secret("file", TOKEN_FILE, path, private=True, owner_uid=owner_uid)
 
 
 def call(target: Target, method: str, params: object, *, timeout_s: float) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from openclaw_gateway import settings
-from openclaw_gateway.admin.health import check
+from openclaw_gateway.admin import endpoint
+from openclaw_gateway.admin.health import HealthFact, check
 from openclaw_gateway.admin.report import Report, document, to_json
+from openclaw_gateway.admin.subject import Scope
 from openclaw_gateway.admin.verdict import StatusCode
 from openclaw_gateway.claim import process
 from openclaw_gateway.claim.baseport import holder
-from openclaw_gateway.claim.listener import reachable, url
+from openclaw_gateway.claim.listener import url
 from openclaw_gateway.claim.ownership import Health
 from openclaw_gateway.errors import ConfigurationError
 
@@ -29,6 +30,7 @@ def report(
     flags: Mapping[str, str | None],
     environ: Mapping[str, str],
     *,
+    scope: Scope,
     address: str | None,
     timeout_s: float,
     as_json: bool,
@@ -39,6 +41,7 @@ def report(
     Args:
         flags: As for ``settings.load``; only the address is used.
         environ: The caller's environment.
+        scope: Whose unit is meant, if that was said.
         address: ``ws://host:port`` or ``http://host:port`` instead of the configured one.
         timeout_s: Seconds for everything.
         as_json: Print the facts rather than a sentence.
@@ -47,15 +50,19 @@ def report(
         The answer, and a ``StatusCode``: 1 for a listener that is mute or no gateway.
 
     Raises:
-        ConfigurationError: The address, or the configuration that should name it, is wrong.
+        ConfigurationError: The address is none, or another flag is wrong.
     """
     if address is None:
-        loaded = settings.load(flags, environ)
-        host, port = reachable(loaded.host), loaded.port
+        port_given = bool(flags.get("--port"))
+        found = endpoint.find(flags, environ, scope=scope, asks_manager=not port_given)
+        host, port, owner = found.host, found.port, found.holder
+        port_known = port_given or environ.get("OPENCLAW_GATEWAY_PORT") or owner
+        if found.place.problem and not port_known:
+            return _untold(found.place.problem, as_json=as_json)
     else:
         host, port = _parse(address)
+        owner = holder(port) if endpoint.is_here(host) else None
     fact = check(host, port, timeout_s=timeout_s)
-    owner = holder(port) if settings.is_loopback(host) or address is None else None
     who = process.describe(owner.pid, uid=owner.uid) if owner and owner.pid else None
     version = owner.record.version if owner and owner.record else None
     code = _CODES[fact.health]
@@ -77,6 +84,23 @@ def report(
     parts += [str(who)] if who else []
     parts += [f"version {version}"] if version else []
     return Report([", ".join(parts)], code)
+
+
+def _untold(problem: str, *, as_json: bool) -> Report:
+    """Say that nobody was asked, as the settings that should name the port are of no use."""
+    code = StatusCode.UNKNOWN
+    if not as_json:
+        return Report([f"the port can't be told: {problem}; name it with --port"], code)
+    empty = HealthFact("", 0, Health.UNKNOWN, 0.0)
+    values = {
+        "url": None,
+        "exit_code": int(code),
+        **{key: value for key, value in _facts(empty).items() if key not in ("host", "port")},
+        "owner": None,
+        "version": None,
+        "problem": problem,
+    }
+    return Report(document(values), code)
 
 
 def _facts(fact: object) -> dict[str, object]:
