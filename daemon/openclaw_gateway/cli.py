@@ -7,6 +7,7 @@ import faulthandler
 import os
 import sys
 from collections.abc import Callable, Sequence
+from errno import EBADF
 from operator import attrgetter
 from typing import NamedTuple, NoReturn
 
@@ -33,6 +34,9 @@ _ALL_FLAGS = tuple(flag for flag, _, _ in _SETTING_FLAGS)
 _PLACE_FLAGS = ("--port", "--config", "--state-dir", "--profile")
 """Those that say which gateway is meant."""
 
+_READER_LEFT = 141
+"""What a shell says of a program that SIGPIPE ended: 128 and its number. signal(7)."""
+
 
 class _Verb(NamedTuple):
     """One verb: its name and help, its own arguments, and what it does."""
@@ -47,19 +51,55 @@ class _Verb(NamedTuple):
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "openclaw-gateway") -> NoReturn:
     """Be ``openclaw-gateway``: parse ``argv`` (default: the process's own), do it, exit."""
+    _open_standard_descriptors()
     # A watchdog's SIGABRT then leaves the stack in the journal.
     faulthandler.enable()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "run")
-    arguments = parser(prog).parse_args(words)
     try:
-        sys.exit(arguments.do(arguments))
+        code = _do(words, prog)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if words[0] == "run":
+            raise
+        # Who read us, head(1) say, has seen enough; what is left in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _READER_LEFT
+    sys.exit(code)
+
+
+def _do(words: Sequence[str], prog: str) -> int:
+    """Do what the words say; return what to exit with."""
+    try:
+        arguments = parser(prog).parse_args(words)
+    except SystemExit as end:  # after --help, --version or a usage error, with a number
+        return int(end.code or 0)
+    try:
+        return int(arguments.do(arguments))
     except GatewayError as error:
         print(f"openclaw-gateway: {error}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return int(error.exit_code)
+
+
+def _open_standard_descriptors() -> None:
+    """
+    Put ``/dev/null`` where one of the descriptors 0 to 2 is closed.
+
+    Else the next lock or socket would be given its number, and messages written into it. POSIX lets
+    an implementation do this at each execve(2); Linux does it for set-user-ID programs only.
+    """
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        try:
+            os.fstat(number)
+        except OSError as error:
+            if error.errno != EBADF:
+                raise
+            # The lowest free number, so this one: those below it are open by now. open(2).
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def openclaw() -> NoReturn:
