@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from errno import EACCES, EPERM
+from errno import EACCES, EADDRINUSE, EAGAIN, EINVAL, EPERM
 
 
 class ExitCode(IntEnum):
@@ -36,10 +36,12 @@ class GatewayError(Exception):
     Attributes:
         exit_code: What the process exits with.
         hint: What to do about it, one sentence or more; empty if there is nothing to advise.
+        errno: The kernel's word for it, for sd_notify(3); ``None`` if it has none.
     """
 
     exit_code = ExitCode.FAILURE
     hint = ""
+    errno: int | None = None
 
 
 class ShortageError(GatewayError):
@@ -47,9 +49,9 @@ class ShortageError(GatewayError):
 
     hint = "raise the unit's LimitNOFILE=, or see what else on this machine uses it up"
 
-    def __init__(self, cause: str) -> None:
+    def __init__(self, cause: str, *, errno: int | None = None) -> None:
         super().__init__(cause)
-        self.cause = cause
+        self.cause, self.errno = cause, errno
 
     def __str__(self) -> str:
         return f"the system can't give us what we need: {self.cause}"
@@ -66,6 +68,7 @@ class ConfigurationError(GatewayError):
     """
 
     exit_code = ExitCode.CONFIG
+    errno = EINVAL
 
     def __init__(self, source: str, key: str, problem: str, *, hint: str = "") -> None:
         super().__init__(source, key, problem)
@@ -186,6 +189,8 @@ class GatewayLockError(GatewayError):
 class AlreadyListeningError(GatewayLockError):
     """Another process holds the port. ``url`` is ``ws://host:port``."""
 
+    errno = EADDRINUSE
+
     def __init__(
         self,
         url: str,
@@ -215,7 +220,9 @@ class BindError(GatewayLockError):
 
 
 class AlreadyRunningError(GatewayLockError):
-    """A lock stayed held for the whole of ``timeout_s`` seconds."""
+    """A lock stayed held for the whole of ``timeout_s`` seconds; ``errno`` is flock(2)'s word for that."""
+
+    errno = EAGAIN
 
     def __init__(
         self,

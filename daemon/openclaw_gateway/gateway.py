@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from errno import EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any
 
 from openclaw_gateway import __version__, claim
@@ -71,7 +71,9 @@ def run(load: Callable[[], Settings], environ: MutableMapping[str, str]) -> Exit
         return _give_up(error, supervisor, journal)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _SHORTAGES:
-            return _give_up(ShortageError(os.strerror(error.errno)), supervisor, journal)
+            return _give_up(
+                ShortageError(os.strerror(error.errno), errno=error.errno), supervisor, journal
+            )
         from traceback import format_exc
 
         journal.write(Event.FAILED, format_exc())
@@ -113,7 +115,7 @@ def _give_up(error: GatewayError, supervisor: Supervisor, journal: Journal) -> E
         EXIT_CODE=int(error.exit_code),
         OWNER_PID=getattr(error, "owner_pid", None),
     )
-    supervisor.failed(str(error), errno=EINVAL)
+    supervisor.failed(str(error), errno=error.errno)
     return error.exit_code
 
 

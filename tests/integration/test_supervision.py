@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -52,8 +53,35 @@ def test_healthy_duplicate_exits_78_without_server_code_and_without_a_trace(
     assert (
         f"STATUS=another gateway instance is already listening on ws://127.0.0.1:{port}" in message
     )
-    assert "ERRNO=" in message
+    assert f"ERRNO={errno.EADDRINUSE}" in message.splitlines()
     assert f"pid {owner.pid}" in "\n".join(second.log)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["--port", "x"], 78, f"ERRNO={errno.EINVAL}"),
+        (["--config", "/proc/self/mem"], 1, f"ERRNO={errno.EIO}"),
+        (["--host", "192.0.2.1"], 1, f"ERRNO={errno.EADDRNOTAVAIL}"),
+        (["--state-dir", "/dev/null"], 73, f"ERRNO={errno.ENOTDIR}"),
+    ],
+)
+def test_failed_start_tells_systemd_the_errno_that_it_is_about(
+    start: Start, notify: NotifySocket, arguments: list[str], code: int, word: str
+) -> None:
+    assert start(*arguments, NOTIFY_SOCKET=notify.path).finish() == code
+    (message,) = notify.drain()
+    assert word in message.splitlines()
+
+
+def test_failed_start_without_an_errno_tells_systemd_none(
+    start: Start, notify: NotifySocket, state_dir: Path
+) -> None:
+    state_dir.mkdir()
+    state_dir.chmod(0o777)
+    assert start(NOTIFY_SOCKET=notify.path).finish() == 73
+    (message,) = notify.drain()
+    assert "STATUS=cannot use" in message and "ERRNO=" not in message
 
 
 def test_systemd_exec_pid_of_ourselves_means_supervised(start: Start) -> None:

@@ -79,9 +79,9 @@ class Supervisor:
         """Feed the watchdog."""
         self._send("WATCHDOG=1")
 
-    def failed(self, status: str, *, errno: int) -> None:
+    def failed(self, status: str, *, errno: int | None) -> None:
         """Leave word of why we are about to exit; both show in ``systemctl status``."""
-        self._send(_status(status), f"ERRNO={errno}")
+        self._send(_status(status), *([] if errno is None else [f"ERRNO={errno}"]))
 
 
 def _watchdog_s(environ: MutableMapping[str, str], own_pid: str) -> float | None:
