@@ -14,6 +14,8 @@ from typing import NamedTuple, NoReturn
 from openclaw_gateway import __version__, settings
 from openclaw_gateway.errors import ExitCode, GatewayError
 from openclaw_gateway.sources import Secret
+from openclaw_gateway.supervisor.journal import Priority
+from openclaw_gateway.values import level_name
 
 _SETTING_FLAGS = (
     ("--port", "PORT", "port to listen on (default 18789)"),
@@ -150,10 +152,18 @@ def _config(arguments: argparse.Namespace) -> ExitCode:
     for warning in loaded.warnings:
         print(f"openclaw-gateway: warning: {warning}", file=sys.stderr)
     for field, origin in sorted(loaded.origins.items()):
-        value = attrgetter(field)(loaded)
-        shown = "set" if isinstance(value, Secret) else value
-        print(f"{field} = {shown}  ({origin})")
+        print(f"{field} = {_shown(attrgetter(field)(loaded))}  ({origin})")
     return ExitCode.OK
+
+
+def _shown(value: object) -> object:
+    """Return a setting as people may see it, in the words that the flags take."""
+    match value:
+        case Secret():
+            return "set"
+        case Priority():
+            return level_name(value)
+    return value
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -312,17 +322,26 @@ def _configure_call(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_MAX_LINES = 1_000_000
+_DAY_S = 86400
+
+
 def _count(text: str) -> int:
-    number = int(text)
-    if not 0 < number <= 1_000_000:
-        raise ValueError(text)
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+    if not 0 < number <= _MAX_LINES:
+        raise argparse.ArgumentTypeError(f"must be a number, 1 to {_MAX_LINES}, not {text[:80]!r}")
     return number
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 86400:
-        raise ValueError(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= _DAY_S:
+        raise argparse.ArgumentTypeError(
+            f"must be a number of seconds, 0 to {_DAY_S}, not {text[:80]!r}"
+        )
     return number
 
 

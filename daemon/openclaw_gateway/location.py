@@ -19,6 +19,7 @@ class Location(NamedTuple):
     config_origin: str
     config_required: bool
     """Whether someone asked for this very file."""
+    profile_origin: str
 
 
 def locate(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Location:
@@ -33,22 +34,26 @@ def locate(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Locat
         ConfigurationError: The profile's name is none.
     """
     given = {flag: text for flag, text in flags.items() if text is not None}
-    profile = _profile(given, environ)
+    profile, profile_origin = _profile(given, environ)
     state_dir, state_origin = _state_dir(given, environ, profile)
-    return Location(profile, state_dir, state_origin, *_config_path(given, environ, state_dir))
+    config = _config_path(given, environ, state_dir)
+    return Location(profile, state_dir, state_origin, *config, profile_origin)
 
 
-def _profile(flags: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
+def _profile(flags: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str | None, str]:
+    """Return the profile, ``None`` for the default one, and where that came from."""
     source = "flag" if "--profile" in flags else "variable"
     name = "--profile" if source == "flag" else "OPENCLAW_PROFILE"
     profile = flags.get("--profile") or environ.get("OPENCLAW_PROFILE") or None
-    if profile is None or profile == "default":
-        return None
+    if profile is None:
+        return None, "default"
+    if profile == "default":
+        return None, f"{source} {name}"
     if not all(c.isascii() and (c.isalnum() or c in "_-") for c in profile) or len(profile) > 64:
         raise ConfigurationError(
             source, name, "must be letters, digits, _ and -, at most 64 of them"
         )
-    return profile
+    return profile, f"{source} {name}"
 
 
 def profile_port(profile: str) -> int:

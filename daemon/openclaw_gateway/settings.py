@@ -14,6 +14,7 @@ from openclaw_gateway.location import locate, profile_port
 from openclaw_gateway.sources import Secret, look_up, read_document, read_secret, substituted
 from openclaw_gateway.supervisor.journal import Priority
 from openclaw_gateway.values import (
+    UnfitError,
     count,
     hosts,
     interval,
@@ -33,6 +34,7 @@ TOKEN_FILE = "gateway.token"
 
 _TOKEN_CREDENTIAL = "openclaw-gateway.token"
 _PASSWORD_CREDENTIAL = "openclaw-gateway.password"
+_MULTIPLE = "OPENCLAW_ALLOW_MULTI_GATEWAY"
 
 
 class Bind(StrEnum):
@@ -221,11 +223,18 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         UnreadableError: A file can't be read for a reason that is not its own.
     """
     given = {flag: text for flag, text in flags.items() if text is not None}
-    profile, state_dir, state_origin, config_path, config_origin, explicit = locate(flags, environ)
-    document = read_document(config_path, required=explicit, state_dir=state_dir)
+    where = locate(flags, environ)
+    profile, state_dir, config_path = where.profile, where.state_dir, where.config_path
+    document = read_document(config_path, required=where.config_required, state_dir=state_dir)
     warnings = _unknown_keys(document, config_path)
     values: dict[str, Any] = {}
-    origins = {"state_dir": state_origin, "config_path": config_origin}
+    allow_multiple = environ.get(_MULTIPLE) == "1"
+    origins = {
+        "profile": where.profile_origin,
+        "state_dir": where.state_origin,
+        "config_path": where.config_origin,
+        "allow_multiple": f"variable {_MULTIPLE}" if allow_multiple else "default",
+    }
     for key in _SCHEMA:
         values[key.field], origins[key.field] = _resolve(key, given, environ, document, config_path)
     limits: dict[str, Any] = {}
@@ -251,7 +260,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         config_path=config_path,
         state_dir=state_dir,
         profile=profile,
-        allow_multiple=environ.get("OPENCLAW_ALLOW_MULTI_GATEWAY") == "1",
+        allow_multiple=allow_multiple,
         origins=origins,
         warnings=tuple(warnings),
     )
@@ -283,9 +292,9 @@ def _resolve(
         return key.default, "default"
     try:
         return parse(value), f"{source} {name}"
-    except ValueError as error:
-        shown = "" if parse is secret else f", not {json.dumps(value, default=str)[:80]}"
-        raise ConfigurationError(source, name, f"{error}{shown}") from None
+    except UnfitError as error:
+        shown = None if parse is secret else json.dumps(value, default=str)
+        raise ConfigurationError(source, name, error.about(shown)) from None
 
 
 def _unknown_keys(document: dict[str, Any], path: str) -> list[str]:

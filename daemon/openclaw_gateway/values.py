@@ -1,6 +1,6 @@
 """Values as they stand in a file, a variable or a flag: read, checked, and turned into what we work with.
 
-Each reader returns the value or raises ``ValueError`` with what it must be instead.
+Each reader returns the value or raises ``UnfitError`` with what it must be instead.
 """
 
 from __future__ import annotations
@@ -13,8 +13,30 @@ from openclaw_gateway.sources import Secret
 from openclaw_gateway.supervisor.journal import Priority
 
 
-def _fail(expected: str) -> NoReturn:
-    raise ValueError(f"must be {expected}")
+class UnfitError(ValueError):
+    """
+    A value is not what it must be.
+
+    Attributes:
+        expected: What that is.
+        suggestion: ``; did you mean "x"?``, or empty.
+    """
+
+    def __init__(self, expected: str, suggestion: str = "") -> None:
+        super().__init__(expected, suggestion)
+        self.expected, self.suggestion = expected, suggestion
+
+    def about(self, shown: str | None) -> str:
+        """Return the sentence about a value as it is to be shown; ``None`` for a secret."""
+        instead = "" if shown is None else f", not {shown[:80]}"
+        return f"must be {self.expected}{instead}{self.suggestion}"
+
+    def __str__(self) -> str:
+        return self.about(None)
+
+
+def _fail(expected: str, suggestion: str = "") -> NoReturn:
+    raise UnfitError(expected, suggestion)
 
 
 def port_number(value: object) -> int:
@@ -73,7 +95,7 @@ def one_of(names: type[StrEnum]) -> Callable[[object], Any]:
     def parse(value: object) -> StrEnum:
         if isinstance(value, str) and value in set(names):
             return names(value)
-        return _fail(" or ".join(f'"{name}"' for name in names) + suggest(value, names))
+        return _fail(" or ".join(f'"{name}"' for name in names), suggest(value, names))
 
     return parse
 
@@ -118,6 +140,12 @@ def level(value: object) -> Priority:
     if isinstance(value, str) and value in _LEVELS:
         return _LEVELS[value]
     return _fail(f"one of {', '.join(_LEVELS)}")
+
+
+def level_name(priority: Priority) -> str:
+    """Return the name by which ``level`` knows a priority: syslog's, where it has that."""
+    own = priority.name.lower()
+    return own if own in _LEVELS else next(n for n, known in _LEVELS.items() if known is priority)
 
 
 def strings(value: object) -> tuple[str, ...]:

@@ -120,7 +120,12 @@ def test_variables_in_strings_of_the_file_are_replaced(home: Home) -> None:
         ({}, {}, f"{{gateway: {{port: 0x{'F' * 5000}}}}}", "F… has more than 250 digits"),
         ({}, {}, '{"other": 1e999}', "1e999 is not finite"),
         ({}, {}, "{other: -Infinity}", "-Infinity is not finite"),
-        ({"--bind": "loopbak"}, {}, {}, 'did you mean "loopback"?'),
+        (
+            {"--bind": "loopbak"},
+            {},
+            {},
+            'must be "loopback" or "lan" or "custom", not "loopbak"; did you mean "loopback"?',
+        ),
         ({"--bind": "custom"}, {}, {}, "no address is given"),
         ({"--host": "localhost"}, {}, {}, "an IP address in digits"),
         ({"--auth": "none", "--bind": "lan"}, {}, {}, "beyond this machine"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -72,8 +73,8 @@ def _check(flag: str, text: str | None, read: Callable[[object], object]) -> Non
         return
     try:
         read(text)
-    except ValueError as error:
-        raise ConfigurationError("flag", flag, f'{error}, not "{text[:80]}"') from None
+    except values.UnfitError as error:
+        raise ConfigurationError("flag", flag, error.about(json.dumps(text))) from None
 
 
 def _told(who: Holder | None, port: int) -> str | None:
