@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,28 +45,23 @@ def test_file_in_place_of_the_state_directory_is_told_as_such(
 
 
 @pytest.fixture
-def as_nobody(tmp_path: Path) -> Iterator[None]:
-    """Have the test run with the rights of nobody, on directories that lead to its own."""
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    os.seteuid(65534)
-    yield
-    os.seteuid(0)
-
-
-@pytest.fixture
-def forbidden(state_dir: Path, request: pytest.FixtureRequest) -> Path:
-    state_dir.mkdir()
-    (state_dir / "openclaw.json").touch(0o600)
-    state_dir.chmod(request.param)
-    return state_dir
+def forbidden(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Root's state directory with root's settings, while we have the rights of nobody."""
+    # Of its own: what is above pytest's directories is closed to others.
+    with tempfile.TemporaryDirectory() as home:
+        os.chmod(home, 0o755)
+        state_dir = Path(home, "state")
+        state_dir.mkdir()
+        (state_dir / "openclaw.json").touch(0o600)
+        state_dir.chmod(request.param)
+        os.seteuid(65534)
+        yield state_dir
+        os.seteuid(0)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be somebody else")
 @pytest.mark.parametrize(("forbidden", "code"), [(0o700, 77), (0o755, 78)], indirect=["forbidden"])
-def test_forbidden_directory_is_77_and_a_forbidden_file_78(
-    forbidden: Path, as_nobody: None, code: int
-) -> None:
+def test_forbidden_directory_is_77_and_a_forbidden_file_78(forbidden: Path, code: int) -> None:
     with pytest.raises(ConfigurationError) as caught:
         settings.load({"--state-dir": str(forbidden)}, {})
     assert (caught.value.exit_code, caught.value.hint != "") == (code, True)
