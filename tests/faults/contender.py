@@ -3,7 +3,8 @@
     contender.py <library> <path of the lock file>
 
 Needs nothing but that library. Standard input: ``fork`` leaves a forked child behind, ``exec`` an
-executed one; the end of it releases the lock. Tries for a second; exit code 75 if refused.
+executed one; the end of it releases the lock. Tries for a second; exit code 75 if somebody has the
+lock, 74 if there can be none in that place.
 """
 
 import os
@@ -11,6 +12,11 @@ import sys
 import time
 
 TRY_S = 1.0
+TAKEN = {
+    "AlreadyLocked", "LockError", "LockException", "PidFileAlreadyLockedError", "PidFileAlreadyRunningError",
+    "Timeout", "TimeoutError",
+}  # fmt: skip
+"""What the libraries raise where somebody has the lock."""
 
 
 def filelock(path: str):
@@ -73,7 +79,7 @@ def main() -> int:
         release = take(path)
     except Exception as error:
         print("refused", type(error).__name__, flush=True)
-        return 75
+        return 75 if type(error).__name__ in TAKEN else 74
     print("owner", flush=True)
     for line in sys.stdin:
         if line == "fork\n" and os.fork() == 0:

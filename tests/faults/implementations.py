@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -19,15 +20,25 @@ CONTROLS = Path(os.environ.get("CONTROLS_PYTHON", ".venv/controls/bin/python")).
 """The interpreter of the environment that has the other libraries."""
 
 GATEWAY = "openclaw-gateway"
+TAKEN, UNUSABLE = "taken", "unusable"
 LIBRARIES = ("filelock", "portalocker", "pid", "zc.lockfile", "fasteners", "flock(1)")
+
+
+CODES = {
+    GATEWAY: {1: TAKEN, 73: UNUSABLE},
+    "flock(1)": {75: TAKEN, 66: UNUSABLE, 73: UNUSABLE, 74: UNUSABLE},
+}
+"""What an exit code means; ``contender.py`` has others."""
 
 
 class Contender:
     """One process that wants the lock."""
 
-    def __init__(self, words: list[str | Path], environ: dict[str, str], log: Path) -> None:
-        self._log = log
-        with open(log, "ab") as errors:
+    def __init__(
+        self, name: str, words: list[str | Path], environ: dict[str, str], log: Path
+    ) -> None:
+        self.name, self._log = name, log
+        with open(log, "wb") as errors:
             self.process = subprocess.Popen(
                 words,
                 env=environ,
@@ -50,6 +61,18 @@ class Contender:
             self._answer = self.process.stdout.readline().decode() if readable else "silent"
             self._answer = self._answer or "ended"
         return self._answer.startswith("owner")
+
+    def refusal(self) -> str:
+        """
+        Wait for the end of one that is not the owner, and say how it ended.
+
+        Returns:
+            ``TAKEN`` if it said that somebody has the lock, ``UNUSABLE`` if it said that there can be
+            none in that place, else what happened instead: a crash or silence is no refusal.
+        """
+        if self._answer == "silent":
+            return "is silent"
+        return refusal(self.name, self.process.wait(CAP_S), self._log.read_text())
 
     def tell(self, what: str) -> None:
         """Have it leave a child behind: ``fork`` or ``exec``."""
@@ -81,6 +104,21 @@ class Contender:
                 pipe.close()
 
 
+def refusal(name: str, code: int, said: str) -> str:
+    """Say what an exit code and what was said before it mean; see ``Contender.refusal``."""
+    meaning = CODES.get(name, {75: TAKEN, 74: UNUSABLE}).get(code)
+    if meaning is None or "Traceback" in said:
+        return f"ends with {code}"
+    if name == GATEWAY:
+        words = {
+            TAKEN: r"already running \(pid \d+\)|is held by|already listening",
+            UNUSABLE: "cannot use ",
+        }
+        if not re.search(words[meaning], said):
+            return f"ends with {code} and no reason"
+    return meaning
+
+
 class Place(NamedTuple):
     """Where one implementation keeps its lock."""
 
@@ -92,12 +130,17 @@ class Place(NamedTuple):
 
 
 class Lab:
-    """One implementation's processes and files."""
+    """
+    One implementation's processes and files.
 
-    def __init__(self, name: str, home: Path) -> None:
-        self.name, self.home = name, home
-        self.port = free_port()
-        self.log = home / "log"
+    Every start of a gateway has a port of its own, as ports would keep them apart without any
+    lock on a file; ``shared_port`` takes that back for the one fault that only the port guards.
+    """
+
+    def __init__(self, name: str, home: Path, *, build: str = "") -> None:
+        """Prepare; ``build`` leads to another build of the gateway, see ``variants``."""
+        self.name, self.home, self.build = name, home, build
+        self.shared_port: int | None = None
         root = home / "state"
         if name == GATEWAY:
             directory = root.joinpath(*lock_directory_parts())
@@ -121,7 +164,8 @@ class Lab:
         if self.name == GATEWAY:
             own = {
                 "OPENCLAW_STATE_DIR": str(self.place.root),
-                "OPENCLAW_GATEWAY_PORT": str(self.port),
+                "OPENCLAW_GATEWAY_PORT": str(self.shared_port or free_port()),
+                "PYTHONPATH": self.build,
             }
             script = Path(__file__).with_name("announced.py")
             return [sys.executable, script, "--lock-timeout", "1"], environ | own
@@ -133,14 +177,23 @@ class Lab:
         return [CONTROLS, script, self.name, self.place.file], environ
 
     def start(self) -> Contender:
-        made = Contender(*self.words(), self.log)
+        return self.run(*self.words())
+
+    def run(self, words: list[str | Path], environ: dict[str, str]) -> Contender:
+        """Start one by a command that ends up as that of ``words``."""
+        log = self.home / f"log-{len(self._started)}"
+        made = Contender(self.name, words, environ, log)
         self._started.append(made)
         return made
+
+    def log(self) -> str:
+        """Return what all of them said on standard error."""
+        return "".join(file.read_text() for file in sorted(self.home.glob("log-*")))
 
     def owner(self) -> Contender:
         """Start one, which must get the lock."""
         made = self.start()
-        assert made.is_owner(), f"{self.name}: {self.log.read_text()}"
+        assert made.is_owner(), f"{self.name}: {self.log()}"
         return made
 
     def close(self) -> None:

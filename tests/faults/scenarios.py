@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from conftest import CAP_S
+from conftest import CAP_S, free_port
 from faults.extent import extent
-from faults.implementations import GATEWAY, Contender, Lab, settle
+from faults.implementations import GATEWAY, TAKEN, UNUSABLE, Contender, Lab, refusal, settle
 from faults.stepper import Call, Stepped
 
 HOLDS = "holds"
@@ -34,10 +34,16 @@ GARBAGE = (b"", b"\0" * 512, b"\xff\xfe{", b"-1\n", b"0\n", b"[" * 100_000, b"9"
 def exclusive(first: Contender, second: Contender) -> str:
     """Say whether the second was kept out while the first still lives."""
     if not second.is_owner():
-        return HOLDS
+        return refused(second)
     settle()
     both = first.process.poll() is None and second.process.poll() is None
     return TWO_OWNERS if both else HOLDS
+
+
+def refused(contender: Contender, *, as_being: str = TAKEN) -> str:
+    """Say whether one that is no owner was told why, in the way that a user would see."""
+    found = contender.refusal()
+    return HOLDS if found == as_being else found
 
 
 def startable(lab: Lab) -> str:
@@ -47,8 +53,13 @@ def startable(lab: Lab) -> str:
 
 def simultaneous_starts(lab: Lab) -> str:
     contenders = [lab.start() for _ in range(RACERS)]
-    winners = sum(contender.is_owner() for contender in contenders)
-    return {0: "nobody wins", 1: HOLDS}.get(winners, TWO_OWNERS)
+    losers = [contender for contender in contenders if not contender.is_owner()]
+    if len(losers) < RACERS - 1:
+        return TWO_OWNERS
+    if len(losers) == RACERS:
+        return "nobody wins"
+    verdicts = {refused(loser) for loser in losers}
+    return ", ".join(sorted(verdicts - {HOLDS})) or HOLDS
 
 
 def killed_owner(lab: Lab) -> str:
@@ -87,7 +98,16 @@ def replaced_file(lab: Lab) -> str:
     return exclusive(first, lab.start())
 
 
-def moved_directory(lab: Lab) -> str:
+def moved_lock_directory(lab: Lab) -> str:
+    first = lab.owner()
+    lab.place.directory.rename(lab.home / "moved")
+    lab.place.directory.mkdir(mode=0o700)
+    return exclusive(first, lab.start())
+
+
+def moved_state_directory(lab: Lab) -> str:
+    """Nothing on the file system is left to compare; a gateway's port still is, if both have the same."""
+    lab.shared_port = free_port()
     first = lab.owner()
     lab.place.root.rename(lab.home / "moved")
     lab.place.root.mkdir(mode=0o700)
@@ -118,9 +138,7 @@ def temporary_files_cleaned(lab: Lab) -> str:
 
 def record_of(lab: Lab, pid: int) -> bytes:
     if lab.name == GATEWAY:
-        return (
-            f'{{"pid": {pid}, "port": {lab.port}, "createdAt": "2026-01-01T00:00:00Z"}}\n'.encode()
-        )
+        return f'{{"pid": {pid}, "port": {free_port()}, "createdAt": "2026-01-01T00:00:00Z"}}\n'.encode()
     return f"{pid}\n".encode()
 
 
@@ -157,8 +175,7 @@ def record_of_the_starter(lab: Lab) -> str:
     whole = record_of(lab, 0).decode().strip().replace("0", "$$", 1)
     quoted = whole.replace('"', '\\"')
     shell = f'umask 077; echo "{quoted}" > "$0"; exec "$@"'
-    made = Contender(["sh", "-c", shell, lab.place.file, *words], environ, lab.log)
-    lab._started.append(made)
+    made = lab.run(["sh", "-c", shell, lab.place.file, *words], environ)
     return HOLDS if made.is_owner() else STUCK
 
 
@@ -180,13 +197,14 @@ def symlink_in_the_files_place(lab: Lab) -> str:
     target.write_text("precious")
     lab.place.file.symlink_to(target)
     before = target.stat()
-    refused = not lab.start().is_owner()
+    contender = lab.start()
+    owns = contender.is_owner()
     after = target.stat()
     if target.read_text() != "precious":
         return "writes through it"
     if (after.st_mode, after.st_mtime_ns) != (before.st_mode, before.st_mtime_ns):
         return "changes its target"
-    return HOLDS if refused else "locks its target"
+    return "locks its target" if owns else refused(contender, as_being=UNUSABLE)
 
 
 def disk_full(lab: Lab) -> str:
@@ -202,13 +220,15 @@ def disk_full(lab: Lab) -> str:
         if owns:
             contender.release()
             return "runs without a record"
-        return "leaves litter" if left else HOLDS
+        return "leaves litter" if left else refused(contender, as_being=UNUSABLE)
 
 
 def read_only(lab: Lab) -> str:
     lab.furnish()
     with mounted(lab.place.root, "mode=0700,ro"):
-        return "runs unlocked" if lab.start().is_owner() else HOLDS
+        contender = lab.start()
+        owns = contender.is_owner()
+        return "runs unlocked" if owns else refused(contender, as_being=UNUSABLE)
 
 
 def stopped_owner(lab: Lab) -> str:
@@ -261,12 +281,12 @@ def waiter_wakes_after_the_file_went(lab: Lab) -> str:
     """One waits at the lock while its owner leaves and a third one comes: the race of unlinked files."""
     first = lab.owner()
     said_end, say_end = os.pipe()
+    log = lab.home / "log-of-waiter"
     words, environ = lab.words()
 
     def execute() -> int:
         os.dup2(say_end, 1)
-        held = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(held, 2)
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600), 2)
         waiting, _ = os.pipe2(0)  # standard input that never ends while we live
         os.dup2(waiting, 0)
         os.execvpe(os.fspath(words[0]), [os.fspath(word) for word in words], environ)
@@ -285,6 +305,11 @@ def waiter_wakes_after_the_file_went(lab: Lab) -> str:
             waiter_owns = said.readline().startswith(b"owner")
         if waiter_owns and third_owns and third.process.poll() is None:
             return TWO_OWNERS
+        if not waiter_owns:
+            waiter.status = os.waitstatus_to_exitcode(os.waitpid(waiter.pid, 0)[1])
+            found = refusal(lab.name, waiter.status, log.read_text())
+            if found != TAKEN:
+                return found
         return HOLDS if waiter_owns or third_owns else STUCK
     finally:
         with suppress(ProcessLookupError):
@@ -344,7 +369,12 @@ SCENARIOS = (
     Scenario(6, "lock file removed while held", removed_file),
     Scenario(6, "lock file moved aside while held", moved_file),
     Scenario(6, "lock file replaced while held", replaced_file),
-    Scenario(7, "lock directory replaced while held", moved_directory),
+    Scenario(7, "lock directory replaced while held", moved_lock_directory),
+    Scenario(
+        7,
+        "state directory replaced while held (one port, which is the gateway's guard then)",
+        moved_state_directory,
+    ),
     Scenario(8, "systemd-tmpfiles cleans up", temporary_files_cleaned, needs_root=True),
     Scenario(9, "record names an unrelated process", record_of_a_stranger),
     Scenario(10, "record names the starter's own pid", record_of_the_starter),

@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 from faults.implementations import GATEWAY, Lab
-from faults.scenarios import HOLDS, SCENARIOS, Scenario
+from faults.scenarios import (
+    HOLDS,
+    SCENARIOS,
+    TWO_OWNERS,
+    Scenario,
+    moved_file,
+    moved_lock_directory,
+    removed_file,
+    replaced_file,
+    simultaneous_starts,
+    stopped_owner,
+)
+from faults.variants import NO_FLOCKS, without
 
 
 @pytest.mark.parametrize(
@@ -30,4 +42,21 @@ def test_gateway_holds(
     with closing(Lab(GATEWAY, tmp_path)) as lab:
         verdict = scenario.run(lab)
         record_property("verdict", verdict)
-        assert verdict == HOLDS, lab.log.read_text()
+        assert verdict == HOLDS, lab.log()
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        simultaneous_starts,
+        removed_file,
+        moved_file,
+        replaced_file,
+        moved_lock_directory,
+        stopped_owner,
+    ],
+)
+def test_gateway_without_file_locks_is_caught(run: Callable[[Lab], str], tmp_path: Path) -> None:
+    build = without(tmp_path / "build", *NO_FLOCKS)
+    with closing(Lab(GATEWAY, tmp_path, build=build)) as lab:
+        assert run(lab) == TWO_OWNERS, lab.log()

@@ -21,7 +21,7 @@ import pytest
 from conftest import free_port
 from faults.life import Home
 from faults.stepper import Call, Stepped
-from faults.variants import without
+from faults.variants import LOCKFILE, without
 from openclaw_gateway.claim.lockfile import STATE_LOCK_NAME, lock_directory_parts
 
 LONGEST_START_CALLS = 20_000
@@ -245,7 +245,6 @@ class Race(NamedTuple):
     """Module, text and replacement, as for ``without``."""
 
 
-LOCKFILE = "claim/lockfile.py"
 RACES = [
     Race(
         file_removed_between_open_and_lock,

@@ -14,16 +14,13 @@ import pytest
 
 from conftest import clean_environ
 from faults.extent import extent
-from faults.variants import without
+from faults.variants import NO_FLOCKS, without
 
 SECONDS = extent("TORTURE_SECONDS", 60, 300)
 SEED = int(os.environ.get("TORTURE_SEED", "0")) or random.randrange(1 << 32)
 
-LOCKFILE = "claim/lockfile.py"
 NO_GUARDS = (
-    (LOCKFILE, "            if not _try_flock(self.fd, self.path):\n", "            if False:\n"),
-    (LOCKFILE, "            if not _try_flock(fd, self.path):\n", "            if False:\n"),
-    (LOCKFILE, "            if _try_flock(rival, self.path):\n", "            if False:\n"),
+    *NO_FLOCKS,
     ("claim/baseport.py", "{_PREFIX}{port}", "{_PREFIX}{port}.{os.getpid()}"),
     ("claim/contention.py", "in listening(settings.port):", "in ():"),
     ("claim/listener.py", "socket.SO_REUSEADDR, 1", "socket.SO_REUSEPORT, 1"),

@@ -7,6 +7,14 @@ from pathlib import Path
 
 import openclaw_gateway
 
+LOCKFILE = "claim/lockfile.py"
+NO_FLOCKS = (
+    (LOCKFILE, "            if not _try_flock(self.fd, self.path):\n", "            if False:\n"),
+    (LOCKFILE, "            if not _try_flock(fd, self.path):\n", "            if False:\n"),
+    (LOCKFILE, "            if _try_flock(rival, self.path):\n", "            if False:\n"),
+)
+"""Nothing is locked on the file system: not the state directory, not a file in it."""
+
 
 def without(directory: Path, *parts: tuple[str, str, str]) -> str:
     """
