@@ -1,7 +1,8 @@
 """Run the gateway, and say ``owner`` on standard output when it is ready: ``contender.py``'s way of speaking.
 
 The arguments are the gateway's. Standard input: ``fork`` leaves a forked child behind, ``exec`` an
-executed one; its end stops the gateway with SIGTERM.
+executed one; its end stops the gateway with SIGTERM. From claim to release it is seen by the
+witnesses in the directory that ``WITNESSES`` names.
 """
 
 import os
@@ -9,11 +10,19 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
-from openclaw_gateway import cli
+from witnesses import witnessed
+
+from openclaw_gateway import cli, gateway
 from openclaw_gateway.supervisor.journal import Event, PlainJournal
 
-_write = PlainJournal.write
+_serve, _write = gateway._serve, PlainJournal.write
+
+
+async def serve(*arguments):
+    with witnessed(Path(os.environ["WITNESSES"])):
+        await _serve(*arguments)
 
 
 def write(journal, event, sentence, **fields):
@@ -34,5 +43,5 @@ def listen():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-PlainJournal.write = write
+gateway._serve, PlainJournal.write = serve, write
 cli.main()

@@ -2,7 +2,8 @@
 
     contender.py <library> <path of the lock file>
 
-Needs nothing but that library. Standard input: ``fork`` leaves a forked child behind, ``exec`` an
+Needs nothing but that library; ``flock(1)`` has taken the lock before it runs this. While it has the
+lock it is seen by the witnesses in the directory that ``WITNESSES`` names. Standard input: ``fork`` leaves a forked child behind, ``exec`` an
 executed one; the end of it releases the lock. Tries for a second; exit code 75 if somebody has the
 lock, 74 if there can be none in that place.
 """
@@ -10,6 +11,9 @@ lock, 74 if there can be none in that place.
 import os
 import sys
 import time
+from pathlib import Path
+
+from witnesses import witnessed
 
 TRY_S = 1.0
 TAKEN = {
@@ -60,6 +64,10 @@ def fasteners(path: str):
     return lock.release
 
 
+def flock(_path: str):
+    return lambda: None  # the kernel does, when we end
+
+
 def _persist(step, *refusals):
     """Try for as long as the libraries that wait by themselves do."""
     ends_s = time.monotonic() + TRY_S
@@ -74,20 +82,21 @@ def _persist(step, *refusals):
 
 def main() -> int:
     name, path = sys.argv[1:]
-    take = {"zc.lockfile": zc_lockfile}.get(name) or globals()[name]
+    take = {"zc.lockfile": zc_lockfile, "flock(1)": flock}.get(name) or globals()[name]
     try:
         release = take(path)
     except Exception as error:
         print("refused", type(error).__name__, flush=True)
         return 75 if type(error).__name__ in TAKEN else 74
-    print("owner", flush=True)
-    for line in sys.stdin:
-        if line == "fork\n" and os.fork() == 0:
-            time.sleep(600)
-            os._exit(0)
-        if line == "exec\n":
-            os.posix_spawn("/bin/sleep", ["sleep", "600"], os.environ)
-        print("done", flush=True)
+    with witnessed(Path(os.environ["WITNESSES"])):
+        print("owner", flush=True)
+        for line in sys.stdin:
+            if line == "fork\n" and os.fork() == 0:
+                time.sleep(600)
+                os._exit(0)
+            if line == "exec\n":
+                os.posix_spawn("/bin/sleep", ["sleep", "600"], os.environ)
+            print("done", flush=True)
     release()
     return 0
 

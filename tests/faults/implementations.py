@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from conftest import CAP_S, clean_environ, free_port
+from faults.witnesses import Overlap, Referee
 from openclaw_gateway.claim.lockfile import STATE_LOCK_NAME, lock_directory_parts
 
 CONTROLS = Path(os.environ.get("CONTROLS_PYTHON", ".venv/controls/bin/python")).absolute()
@@ -150,6 +151,9 @@ class Lab:
             # pid adds that ending to any other name.
             self.place = Place(root, root, root / ("test.pid" if name == "pid" else "test.lock"))
         self._started: list[Contender] = []
+        self._referee = Referee(home)
+        self._watch = ExitStack()
+        self._watch.enter_context(self._referee.looking())
 
     def furnish(self) -> None:
         """Make the directories, as an earlier owner would have left them."""
@@ -160,7 +164,7 @@ class Lab:
 
     def words(self) -> tuple[list[str | Path], dict[str, str]]:
         """Return command and environment of one start."""
-        environ = clean_environ(PYTHONDONTWRITEBYTECODE="")
+        environ = clean_environ(PYTHONDONTWRITEBYTECODE="", WITNESSES=str(self.home))
         if self.name == GATEWAY:
             own = {
                 "OPENCLAW_STATE_DIR": str(self.place.root),
@@ -169,12 +173,11 @@ class Lab:
             }
             script = Path(__file__).with_name("announced.py")
             return [sys.executable, script, "--lock-timeout", "1"], environ | own
-        if self.name == "flock(1)":
-            said = "echo owner; while read word; do sleep 600 & echo done; done"
-            path = self.place.file
-            return ["flock", "-n", "-F", "-E", "75", path, "sh", "-c", said], environ
         script = Path(__file__).with_name("contender.py")
-        return [CONTROLS, script, self.name, self.place.file], environ
+        words = [CONTROLS, script, self.name, self.place.file]
+        if self.name == "flock(1)":
+            words = ["flock", "-n", "-F", "-E", "75", self.place.file, *words]
+        return words, environ
 
     def start(self) -> Contender:
         return self.run(*self.words())
@@ -199,6 +202,12 @@ class Lab:
     def close(self) -> None:
         for contender in self._started:
             contender.end()
+        self._watch.close()
+
+    def overlaps(self) -> list[Overlap]:
+        """Return where the witnesses saw two owners so far."""
+        settle()
+        return list(self._referee.overlaps)
 
 
 def settle() -> None:

@@ -27,11 +27,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults.life import Home
-from faults.witnesses import Presence, Referee
+from faults.witnesses import BEAT_S, Presence, Referee
 from openclaw_gateway import gateway
 from openclaw_gateway.claim.lockfile import lock_directory_parts
 
-_BEAT_S = 0.02
 _WATCHDOG_S = 0.6
 _LIVING = 6
 
@@ -216,7 +215,7 @@ def _witness(home: Path, *, with_child: bool) -> None:
 
 async def _beat(presence: Presence) -> None:
     while True:
-        await asyncio.sleep(_BEAT_S)
+        await asyncio.sleep(BEAT_S)
         presence.beat()
 
 

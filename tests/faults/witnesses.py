@@ -12,9 +12,15 @@ import json
 import os
 import socket
 import struct
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+BEAT_S = 0.02
+"""How often an owner adds to the counter."""
 
 _PF_EXITING = 0x4  # include/linux/sched.h; set before the kernel closes a dying process's files
 
@@ -78,6 +84,26 @@ class Presence:
 
     def _tell(self, **what: object) -> None:
         self._referee.send(json.dumps(what).encode())
+
+
+@contextmanager
+def witnessed(home: Path) -> Iterator[None]:
+    """Be seen as the owner for the ``with`` block, which a thread of its own beats for."""
+    presence, ended = Presence(home), threading.Event()
+    presence.enter()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_S):
+            presence.beat()
+
+    beating = threading.Thread(target=beat, daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beating.join()
+        presence.leave()
 
 
 class Overlap(NamedTuple):
@@ -163,6 +189,25 @@ class Referee:
         listening = {pid for pid in self.owners.values() if alive(pid) and _listens(pid, port)}
         if len(listening) > 1:
             self._found("kernel", f"pids {sorted(listening)} listen on port {port}")
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look all the time during the ``with`` block, and once more at its end; then close."""
+        ended = threading.Event()
+
+        def look() -> None:
+            while not ended.wait(0.002):
+                self.look()
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            looking.join()
+            self.look()
+            self.close()
 
     def _found(self, witness: str, detail: str) -> None:
         self.overlaps.append(Overlap(witness, time.monotonic() - self._began_s, detail))
