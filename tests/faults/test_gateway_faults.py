@@ -87,16 +87,54 @@ def test_reader_never_sees_a_torn_record(state_dir: Path) -> None:
     assert torn == []
 
 
-def test_unreadable_record_of_a_held_lock_is_an_unknown_owner_and_not_78(
+def unshared(
+    state_dir: Path, *namespaces: str, options: tuple[str, ...] = (), **variables: str
+) -> subprocess.Popen[str]:
+    """Start a gateway on another port in namespaces of its own; the words are those of unshare(1)."""
+    defaults = {
+        "OPENCLAW_STATE_DIR": str(state_dir),
+        "OPENCLAW_GATEWAY_PORT": str(free_port()),
+    }
+    words = ["unshare", *namespaces, "--fork", "--kill-child"]
+    return subprocess.Popen(
+        [*words, sys.executable, "-m", "openclaw_gateway", *options],
+        env=clean_environ(**(defaults | variables)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_unreadable_record_of_a_held_lock_leaves_the_kernels_word_and_is_not_78(
     start: Start, state_dir: Path
 ) -> None:
+    """Nothing says where the owner listens: it can't be proved healthy. Who it is the lock table says."""
     owner = start().ready()
-    owner.signal(signal.SIGSTOP)
     lock_path(state_dir).write_bytes(b"\0garbage")
-    supervised = {"NOTIFY_SOCKET": "/nonexistent"}
-    second = start("--health-timeout", "1", **supervised)
+    port = str(free_port())
+    second = start(
+        "--health-timeout", "1", NOTIFY_SOCKET="/nonexistent", OPENCLAW_GATEWAY_PORT=port
+    )
     assert second.finish() == 75
-    assert "Traceback" not in "\n".join(second.log)
+    said = "\n".join(second.log)
+    assert f"gateway already running (pid {owner.pid})" in said
+    assert f"on port {port} is nothing listening" in said
+    assert owner.process.poll() is None
+
+
+@root_only
+def test_unreadable_record_of_an_invisible_owner_is_an_unknown_owner_and_not_78(
+    start: Start, state_dir: Path
+) -> None:
+    """From another PID namespace the kernel names no holder either."""
+    owner = start().ready()
+    lock_path(state_dir).write_bytes(b"\0garbage")
+    namespaces, patience = ("--pid", "--mount-proc"), ("--health-timeout", "1")
+    with unshared(state_dir, *namespaces, options=patience, NOTIFY_SOCKET="/nonexistent") as second:
+        _, said = second.communicate(timeout=CAP_S)
+    assert second.returncode == 75, said
+    assert "gateway already running (pid unknown)" in said
+    assert "held by a process that we may not see" in said
+    assert owner.process.poll() is None
 
 
 @root_only
@@ -125,15 +163,10 @@ def test_one_state_directory_in_two_network_namespaces_has_one_gateway(
 ) -> None:
     """Ports are per network namespace, files are not: the directory's lock is the guard."""
     start().ready()
-    environ = clean_environ(
-        OPENCLAW_STATE_DIR=str(state_dir), OPENCLAW_GATEWAY_PORT=str(free_port())
-    )
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-m", "openclaw_gateway", "--lock-timeout", "0"],
-        env=environ, capture_output=True, text=True, timeout=CAP_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "gateway" in done.stderr and "Traceback" not in done.stderr
+    with unshared(state_dir, "--net", options=("--lock-timeout", "0")) as second:
+        _, said = second.communicate(timeout=CAP_S)
+    assert second.returncode == 1
+    assert "gateway" in said and "Traceback" not in said
 
 
 @root_only
@@ -141,34 +174,45 @@ def test_owner_in_another_pid_namespace_is_respected_and_not_named_wrongly(
     start: Start, state_dir: Path
 ) -> None:
     """There the starter is a low pid itself, and the owner's pid means nothing."""
-    words = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     owner = start().ready()
-    environ = clean_environ(
-        OPENCLAW_STATE_DIR=str(state_dir), OPENCLAW_GATEWAY_PORT=str(free_port())
-    )
-    done = subprocess.run(
-        [*words, sys.executable, "-m", "openclaw_gateway", "--lock-timeout", "0"],
-        env=environ, capture_output=True, text=True, timeout=CAP_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert "already" in done.stderr and "Traceback" not in done.stderr
+    namespaces = ("--pid", "--mount-proc")
+    with unshared(state_dir, *namespaces, options=("--lock-timeout", "0")) as second:
+        _, said = second.communicate(timeout=CAP_S)
+    assert second.returncode == 1, said
+    assert "already" in said and "Traceback" not in said
     assert owner.process.poll() is None
 
 
+TIME_NAMESPACE = ("--time", "--boottime", "100000")
+"""Start ticks are shifted by the namespace's offset; the kernel's lock does not care. time_namespaces(7)."""
+
+
 @root_only
-def test_gateway_in_a_time_namespace_holds_and_is_recognized(start: Start, state_dir: Path) -> None:
-    """Start ticks are shifted by the namespace's offset; the kernel's lock does not care."""
-    words = ["unshare", "--time", "--boottime", "100000", "--fork", "--kill-child"]
-    environ = clean_environ(
-        OPENCLAW_STATE_DIR=str(state_dir), OPENCLAW_GATEWAY_PORT=str(free_port())
-    )
-    start().ready()
-    done = subprocess.run(
-        [*words, sys.executable, "-m", "openclaw_gateway", "--lock-timeout", "0"],
-        env=environ, capture_output=True, text=True, timeout=CAP_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
+def test_owner_in_a_time_namespace_is_recognized(start: Start, state_dir: Path) -> None:
+    with unshared(state_dir, *TIME_NAMESPACE) as launcher:
+        try:
+            assert launcher.stderr
+            assert any("ready on" in line for line in launcher.stderr)
+            record = parse(lock_path(state_dir).read_bytes())
+            seen = record and process.facts(record.pid)
+            assert record and seen and record.start_ticks, "no owner, or none with start ticks"
+            assert record.start_ticks > seen.start_ticks, "its clock is ours"
+            second = start("--lock-timeout", "0")
+            assert second.finish() == 1
+            said = "\n".join(second.log)
+            assert f"held by pid {record.pid} " in said and "Traceback" not in said
+            assert process.facts(record.pid) == seen
+        finally:
+            launcher.kill()
+
+
+@root_only
+def test_starter_in_a_time_namespace_recognizes_the_owner(start: Start, state_dir: Path) -> None:
+    owner = start().ready()
+    with unshared(state_dir, *TIME_NAMESPACE, options=("--lock-timeout", "0")) as second:
+        _, said = second.communicate(timeout=CAP_S)
+    assert second.returncode == 1, said
+    assert f"held by pid {owner.pid} " in said and "Traceback" not in said
 
 
 def test_rival_of_the_same_user_cannot_share_the_port(start: Start, port: int) -> None:
@@ -202,16 +246,30 @@ def test_gateway_makes_no_process_that_could_keep_its_locks(home: Home) -> None:
     assert made == []
 
 
+def process_with(pid: int) -> subprocess.Popen[bytes]:
+    """Start processes that do nothing until one is given that pid, by way of ``ns_last_pid``; pid_namespaces(7)."""
+    for _ in range(1000):
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+        made = subprocess.Popen(["sleep", "600"])
+        if made.pid == pid:
+            return made
+        made.kill()  # another one on this machine was faster
+        made.wait()
+    raise AssertionError(f"pid {pid} is never given again")
+
+
 @root_only
 def test_reused_pid_does_not_hold_up_a_start(start: Start, state_dir: Path) -> None:
-    """The dead owner's pid is given to another process, by way of ``ns_last_pid``."""
+    """The dead owner's pid is given to another process."""
     owner = start().ready()
     owner.kill()
-    Path("/proc/sys/kernel/ns_last_pid").write_text(str(owner.pid - 1))
-    stranger = subprocess.Popen(["sleep", "600"])
+    stranger = process_with(owner.pid)
     try:
+        left = parse(lock_path(state_dir).read_bytes())
+        assert left and left.pid == stranger.pid
         daemon = start().ready()
         assert "waiting" not in "\n".join(daemon.log)
+        assert stranger.poll() is None
     finally:
         stranger.kill()
         stranger.wait()

@@ -1,0 +1,41 @@
+"""What the README's table makes of outcomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from faults import table
+
+
+def cell(monkeypatch: pytest.MonkeyPatch, **outcomes: str) -> str:
+    monkeypatch.setattr(table, "GATEWAY_FAULTS", ((1, "title", "test_one test_two"),))
+    recorded = {f"x.py::{name}": {"outcome": outcome} for name, outcome in outcomes.items()}
+    return table.gateway_faults(recorded)[-1]
+
+
+def test_row_holds_if_every_test_of_it_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = {"test_one": "passed", "test_two[a]": "passed", "test_two[b]": "passed"}
+    assert cell(monkeypatch, **outcomes) == "| title | holds |"
+
+
+def test_row_with_a_test_that_did_not_run_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cell(monkeypatch, test_one="passed") == "| title | not run |"
+
+
+def test_row_with_one_bad_parameter_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = {"test_one": "passed", "test_two[a]": "passed", "test_two[b]": "failed"}
+    assert cell(monkeypatch, **outcomes) == "| title | failed |"
+
+
+def test_test_of_a_longer_name_counts_for_its_own_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = {"test_one": "passed", "test_two_and_more": "passed"}
+    assert cell(monkeypatch, **outcomes) == "| title | not run |"
+
+
+@pytest.mark.parametrize("row", table.GATEWAY_FAULTS, ids=lambda row: row[1])
+def test_tests_of_a_row_exist(row: tuple[int, str, str]) -> None:
+    sources = [file.read_text() for file in Path(__file__).parents[1].rglob("test_*.py")]
+    missing = [name for name in row[2].split() if not any(f"def {name}(" in s for s in sources)]
+    assert missing == []
