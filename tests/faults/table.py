@@ -44,6 +44,8 @@ GATEWAY_FAULTS = (
     (48, "owner's or starter's clock shifted by a time namespace", "test_owner_in_a_time_namespace_is_recognized test_starter_in_a_time_namespace_recognizes_the_owner"),
     (50, "race between each check and its use, nine of them", "test_race_is_won test_race_is_lost_without_its_fix"),
     (0, "torture", "test_torture_finds_no_two_owners_and_nothing_left_in_the_way"),
+    (0, "connects, polite and rude", "test_connects_leave_memory_and_descriptors_where_they_were"),
+    (0, "idling", "test_hours_of_idling_leave_memory_and_descriptors_where_they_were test_idle_gateway_is_rarely_woken"),
     (0, "model of the claim, and the code along its paths", "test_there_is_never_more_than_one_owner test_each_part_is_needed test_the_code_makes_the_models_steps_while_someone_interferes"),
 )  # fmt: skip
 """Number, what a reader calls it, and the tests that show it."""
@@ -70,12 +72,21 @@ def outcome_of(test: str, outcomes: dict[str, dict[str, str]]) -> str:
     return ", ".join(sorted(found - {"passed"})) or ("passed" if found else "not run")
 
 
+def figures_of(test: str, outcomes: dict[str, dict[str, str]]) -> list[str]:
+    """Return what a test measured, where it noted that as its property ``figures``."""
+    of_it = (o for node, o in outcomes.items() if re.search(rf"::{test}(\[|$)", node))
+    return [outcome["figures"] for outcome in of_it if "figures" in outcome]
+
+
 def gateway_faults(outcomes: dict[str, dict[str, str]]) -> list[str]:
     """Return the table of what only a gateway can suffer: ``holds`` if every test of a row says so."""
     lines = ["| fault | openclaw-gateway |", "|---|---|"]
     for _, title, tests in GATEWAY_FAULTS:
         bad = {outcome_of(test, outcomes) for test in tests.split()} - {"passed"}
-        lines.append(f"| {title} | {', '.join(sorted(bad)) or HOLDS} |")
+        verdict = ", ".join(sorted(bad)) or HOLDS
+        figures = [figure for test in tests.split() for figure in figures_of(test, outcomes)]
+        said = f"{verdict}: {'; '.join(figures)}" if figures else verdict
+        lines.append(f"| {title} | {said} |")
     return lines
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ IDLE_WINDOW_S = extent("IDLE_WINDOW_S", 10, 120)
 
 TICKS_PER_HOUR = 180
 """One look at the claim every 20 s where systemd watches nothing."""
+
+Note = Callable[[str, object], None]
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -71,7 +74,9 @@ def settled_descriptors(pid: int, wanted: int) -> int:
     return count
 
 
-def test_connects_leave_memory_and_descriptors_where_they_were(start: Start, port: int) -> None:
+def test_connects_leave_memory_and_descriptors_where_they_were(
+    start: Start, port: int, record_property: Note
+) -> None:
     daemon = start().ready()
     fds = descriptors(daemon.pid)
     for number in range(1_000):
@@ -82,32 +87,38 @@ def test_connects_leave_memory_and_descriptors_where_they_were(start: Start, por
         visit(port, number)
     assert settled_descriptors(daemon.pid, fds) <= fds
     grown_kib = resident_kib(daemon.pid) - before_kib
-    print(f"{CONNECTS} connects: {before_kib} KiB and {grown_kib:+} KiB, {fds} descriptors")
+    record_property(
+        "figures", f"{CONNECTS:,} connects, {grown_kib:+} KiB on {before_kib:,}, {fds} descriptors"
+    )
     assert grown_kib < 2048
 
 
 def test_hours_of_idling_leave_memory_and_descriptors_where_they_were(
-    start: Start, notify: NotifySocket
+    start: Start, notify: NotifySocket, record_property: Note
 ) -> None:
     """What an idle gateway does is its ticks: as many as those hours have, a few milliseconds apart."""
     daemon = start(NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="9000").ready()
     for _ in range(100):
         notify.wait_for("WATCHDOG=1")
     before_kib, fds = resident_kib(daemon.pid), descriptors(daemon.pid)
-    for _ in range(IDLE_HOURS * TICKS_PER_HOUR):
+    looks = IDLE_HOURS * TICKS_PER_HOUR
+    for _ in range(looks):
         notify.wait_for("WATCHDOG=1")
     assert settled_descriptors(daemon.pid, fds) <= fds
     grown_kib = resident_kib(daemon.pid) - before_kib
-    print(f"{IDLE_HOURS} hours: {before_kib} KiB and {grown_kib:+} KiB, {fds} descriptors")
+    record_property(
+        "figures",
+        f"{looks:,} looks at the claim, {grown_kib:+} KiB on {before_kib:,}, {fds} descriptors",
+    )
     assert grown_kib < 1024
 
 
-def test_idle_gateway_is_rarely_woken(start: Start) -> None:
+def test_idle_gateway_is_rarely_woken(start: Start, record_property: Note) -> None:
     daemon = start().ready()
     time.sleep(1)  # a start's last wake-ups are not idling
     before = switches(daemon.pid)
     time.sleep(IDLE_WINDOW_S)
     woken = switches(daemon.pid) - before
     per_minute = woken * 60 / IDLE_WINDOW_S
-    print(f"{per_minute:.0f} wake-ups per minute")
+    record_property("figures", f"{per_minute:.0f} wake-ups a minute")
     assert woken <= 5 + IDLE_WINDOW_S / 2

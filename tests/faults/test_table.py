@@ -34,6 +34,15 @@ def test_test_of_a_longer_name_counts_for_its_own_row_only(monkeypatch: pytest.M
     assert cell(monkeypatch, **outcomes) == "| title | not run |"
 
 
+def test_row_shows_what_its_tests_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "GATEWAY_FAULTS", ((1, "title", "test_one test_two"),))
+    outcomes = {
+        "x.py::test_one": {"outcome": "passed", "figures": "3 starts"},
+        "x.py::test_two": {"outcome": "passed"},
+    }
+    assert table.gateway_faults(outcomes)[-1] == "| title | holds: 3 starts |"
+
+
 @pytest.mark.parametrize("row", table.GATEWAY_FAULTS, ids=lambda row: row[1])
 def test_tests_of_a_row_exist(row: tuple[int, str, str]) -> None:
     sources = [file.read_text() for file in Path(__file__).parents[1].rglob("test_*.py")]

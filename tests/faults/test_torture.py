@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,23 @@ def torture(seconds: float, *, path: str = "") -> dict[str, Any]:
     return report
 
 
+def figures(report: dict[str, Any]) -> str:
+    """Return what a reader of the table wants to know of a run, and how to have it again."""
+    acts, gap_s = report["acts"], report["longest time without an owner, s"]
+    interference = sum(acts.values()) - acts["start"]
+    return (
+        f"{acts['start']:,} starts, {report['ownerships']:,} owners and {interference:,} interferences "
+        f"in {report['seconds']:g} s, {len(report['overlaps'])} overlaps, "
+        f"longest gap {gap_s:g} s, seed {report['seed']}"
+    )
+
+
 @pytest.mark.timeout(SECONDS + 180)
-def test_torture_finds_no_two_owners_and_nothing_left_in_the_way() -> None:
+def test_torture_finds_no_two_owners_and_nothing_left_in_the_way(
+    record_property: Callable[[str, object], None],
+) -> None:
     report = torture(SECONDS)
+    record_property("figures", figures(report))
     assert report["overlaps"] == []
     assert report["litter"] == []
     assert report["last start"] == 0
