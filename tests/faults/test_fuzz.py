@@ -1,4 +1,4 @@
-"""Input that nobody meant: lock records, configurations and HTTP requests, bent at random from a kept corpus.
+"""Input that nobody meant: records, configurations, requests and WebSocket messages, bent at random from a kept corpus.
 
 ``make fuzz SECONDS=3600`` goes on for longer. An input that found something goes into ``corpus/``.
 """
@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -36,11 +37,15 @@ _TOKENS = (
 )  # fmt: skip
 
 
+def corpus(kind: str) -> list[bytes]:
+    return [file.read_bytes() for file in sorted((CORPUS / kind).iterdir())]
+
+
 def bent(kind: str) -> Iterator[bytes]:
     """Yield the corpus as it is, and then bent in one to six places, until the time is up."""
     chance = random.Random(SEED)
     print(f"FUZZ_SEED={SEED}")
-    seeds = [file.read_bytes() for file in sorted((CORPUS / kind).iterdir())]
+    seeds = corpus(kind)
     yield from seeds
     ends_s = time.monotonic() + SECONDS
     while time.monotonic() < ends_s:
@@ -83,6 +88,11 @@ def test_any_configuration_is_taken_or_refused_with_a_reason(tmp_path: Path) -> 
         assert time.monotonic() - began_s < CAP_S / 4, data
 
 
+def is_live(port: int) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=CAP_S) as answer:
+        return bool(answer.read() == b'{"ok":true,"status":"live"}')
+
+
 def test_any_request_is_answered_or_refused_and_the_next_one_served(
     start: Start, port: int
 ) -> None:
@@ -95,10 +105,93 @@ def test_any_request_is_answered_or_refused_and_the_next_one_served(
             while client.recv(65536):
                 pass
         if count % 50 == 0:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{port}/healthz", timeout=CAP_S
-            ) as answer:
-                assert answer.read() == b'{"ok":true,"status":"live"}', data
+            assert is_live(port), data
+    assert daemon.stop() == 0
+    assert [line for line in daemon.log if "Traceback" in line] == []
+    assert len(daemon.log) <= 5, daemon.log
+
+
+UPGRADE = (CORPUS / "http" / "upgrade").read_bytes().partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+CONNECT = (CORPUS / "websocket" / "connect").read_bytes()
+
+_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
+_LAST = 0x80
+
+
+def frame(kind: int, payload: bytes, *, mask: bytes = b"mask", last: int = _LAST) -> bytes:
+    """Return a client's frame: complete, of the length that it says, and masked. RFC 6455, section 5.2."""
+    size = len(payload)
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 1 << 16:
+        length = b"\xfe" + size.to_bytes(2)
+    else:
+        length = b"\xff" + size.to_bytes(8)
+    key = (mask * (size // 4 + 1))[:size]
+    masked = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(size)
+    return bytes([last | kind]) + length + mask + masked
+
+
+def framed(payload: bytes, chance: random.Random) -> bytes:
+    """Put a payload into frames: mostly one of text, else what a client may send and hardly one does."""
+    mask = chance.randbytes(4)
+    match chance.randrange(10):
+        case 0:
+            return frame(_BINARY, payload, mask=mask)
+        case 1:  # a control frame in the middle of a message; section 5.4
+            at = chance.randrange(len(payload) + 1)
+            begin = frame(_TEXT, payload[:at], mask=mask, last=0)
+            end = frame(_CONTINUATION, payload[at:], mask=mask)
+            return begin + frame(_PING, payload[:125], mask=mask) + end
+        case 2:
+            return frame(chance.choice((_CLOSE, _PING, _PONG)), payload, mask=mask)
+        case 3:  # reserved kinds and bits, and continuations of nothing
+            return frame(chance.randrange(16), payload, mask=mask, last=chance.randrange(16) << 4)
+        case _:
+            return frame(_TEXT, payload, mask=mask)
+
+
+def read_head(stream: BinaryIO) -> bytes:
+    """Return the answer to the upgrade, and leave what comes after it."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        line = stream.readline()
+        assert line, head
+        head += line
+    return head
+
+
+def read_message(stream: BinaryIO) -> bytes:
+    """Return the payload of a whole frame of the gateway's, which masks nothing."""
+    size = stream.read(2)[1]
+    if size > 125:
+        size = int.from_bytes(stream.read({126: 2, 127: 8}[size]))
+    return stream.read(size)
+
+
+@pytest.mark.parametrize("connected", [False, True], ids=["at the door", "connected"])
+def test_any_message_is_answered_or_refused_and_the_next_client_served(
+    start: Start, port: int, *, connected: bool
+) -> None:
+    daemon = start("--auth", "none").ready()
+    chance = random.Random(SEED)
+    for count, data in enumerate(bent("websocket")):
+        with socket.create_connection(("127.0.0.1", port), CAP_S) as client:
+            stream = client.makefile("rb")
+            client.sendall(UPGRADE)
+            assert read_head(stream).startswith(b"HTTP/1.1 101 "), data
+            assert b"connect.challenge" in read_message(stream), data
+            if connected:
+                client.sendall(frame(_TEXT, CONNECT))
+                assert b'"ok":true' in read_message(stream).replace(b" ", b""), data
+            with suppress(ConnectionError):
+                for message in (data, *chance.choices(corpus("websocket"), k=chance.randrange(3))):
+                    client.sendall(framed(message, chance))
+                client.sendall(frame(_CLOSE, b"\x03\xe8"))
+                while stream.read(65536):
+                    pass
+        if count % 50 == 0:
+            assert is_live(port), data
     assert daemon.stop() == 0
     assert [line for line in daemon.log if "Traceback" in line] == []
     assert len(daemon.log) <= 5, daemon.log
