@@ -26,18 +26,19 @@ from faults.stepper import Call, Stepped
 HOLDS = "holds"
 TWO_OWNERS = "**two owners**"
 STUCK = "cannot start"
+OWNER_GONE = "owner stops"
 
 RACERS = extent("MATRIX_RACERS", 8, 50)
 GARBAGE = (b"", b"\0" * 512, b"\xff\xfe{", b"-1\n", b"0\n", b"[" * 100_000, b"9" * 10_000_000)
 
 
 def exclusive(first: Contender, second: Contender) -> str:
-    """Say whether the second was kept out while the first still lives."""
+    """Say whether the second was kept out, and the first lives on."""
     if not second.is_owner():
-        return refused(second)
+        return refused(second) if first.process.poll() is None else OWNER_GONE
     settle()
     both = first.process.poll() is None and second.process.poll() is None
-    return TWO_OWNERS if both else HOLDS
+    return TWO_OWNERS if both else OWNER_GONE
 
 
 def refused(contender: Contender, *, as_being: str = TAKEN) -> str:
@@ -106,12 +107,17 @@ def moved_lock_directory(lab: Lab) -> str:
 
 
 def moved_state_directory(lab: Lab) -> str:
-    """Nothing on the file system is left to compare; a gateway's port still is, if both have the same."""
+    """
+    Nothing on the file system is left to compare; a gateway's port still is, if both have the same.
+
+    An owner that looks just then stops before the other starts, and that is holding too.
+    """
     lab.shared_port = free_port()
     first = lab.owner()
     lab.place.root.rename(lab.home / "moved")
     lab.place.root.mkdir(mode=0o700)
-    return exclusive(first, lab.start())
+    found = exclusive(first, lab.start())
+    return HOLDS if found == OWNER_GONE else found
 
 
 def aged_file(lab: Lab) -> str:
