@@ -51,3 +51,21 @@ def test_unit_is_known_by_name_where_its_manager_is_silent(tmp_path: Path) -> No
 @pytest.mark.parametrize("flags", [{}, {"--port": "20001"}])
 def test_port_alone_is_anybodys(tmp_path: Path, flags: dict[str, str | None]) -> None:
     assert resolved(tmp_path, flags, Answer(())).is_of(record(state_dir="/srv/elsewhere"))
+
+
+def test_unit_with_another_state_directory_than_the_one_named_is_another_gateway(
+    tmp_path: Path,
+) -> None:
+    flags = {"--state-dir": str(tmp_path)}
+    subject = resolved(tmp_path, flags, Answer((unit(),)))
+    assert subject.unit is None
+    assert subject.others == (
+        "openclaw-gateway.service (system) is another gateway, "
+        "with /var/lib/openclaw-gateway/default",
+    )
+    assert not subject.is_of(record())
+
+
+def test_unit_with_the_state_directory_that_was_named_is_meant(tmp_path: Path) -> None:
+    flags = {"--state-dir": "/var/lib/openclaw-gateway/default"}
+    assert resolved(tmp_path, flags, Answer((unit(),))).unit == unit()

@@ -87,7 +87,7 @@ class Subject(NamedTuple):
         """Whether it may be this gateway that wrote a lock record."""
         if not self.state_dirs or record.state_dir is None:
             return True
-        if self.unit is None and record.unit == self.unit_name:
+        if self.unit is None and self.unit_problem and record.unit == self.unit_name:
             # Its manager can't be asked, and what it sets is unknown to us.
             return True
         theirs = os.path.realpath(record.state_dir)
@@ -160,6 +160,10 @@ def resolve(
     wanted = own.port if explicit else mine
     if wanted is not None and wanted != port:
         other = f"{unit.name} ({manager}) is another gateway, for port {port}"
+        return without_unit._replace(others=(other,))
+    is_placed = flags.get("--state-dir") or environ.get("OPENCLAW_STATE_DIR")
+    if is_placed and os.path.realpath(own.state_dir) != os.path.realpath(planned.state_dir):
+        other = f"{unit.name} ({manager}) is another gateway, with {planned.state_dir}"
         return without_unit._replace(others=(other,))
     return without_unit._replace(
         unit=unit,
