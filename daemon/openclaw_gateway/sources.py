@@ -40,6 +40,8 @@ _PASSING = frozenset(
         errno.EINTR,
         errno.EAGAIN,
         errno.EBUSY,
+        errno.ENOSPC,
+        errno.EROFS,
         errno.ESTALE,
         errno.ETIMEDOUT,
         errno.EHOSTDOWN,
