@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+import aiohttp
 import pytest
 import requests
 
@@ -87,6 +90,7 @@ def test_extension_that_fails_to_load_is_named_and_leaves_nothing_behind(
     log = "\n".join(daemon.log)
     assert "extension broken" in log and "method 'health' is taken" in log
     assert "extension missing" in log and "weather_gateway.nowhere" in log
+    assert "extension quitting" in log and "not good enough" in log
 
     async def visit() -> None:
         async with admitted(port) as wire:
@@ -177,3 +181,47 @@ def test_route_hurts_its_own_request_and_no_other(
     assert "4711" in daemon.wait_for("route")
     assert requests.get(f"{url}/wrong/hangs", timeout=CAP_S).status_code == 503
     assert requests.get(f"{url}/weather", timeout=CAP_S).status_code == 200
+
+
+@pytest.mark.parametrize("route", ["exits", "nothing"])
+def test_route_that_exits_or_returns_nothing_is_one_that_fails(
+    extended: Callable[..., Daemon], port: int, route: str
+) -> None:
+    daemon = extended().ready()
+    url = f"http://127.0.0.1:{port}"
+    failed = requests.get(f"{url}/wrong/{route}", timeout=CAP_S)
+    assert (failed.status_code, failed.text) == (500, "failed; the log says why\n")
+    assert f"/wrong/{route}" in daemon.wait_for("failed")
+    assert requests.get(f"{url}/weather", timeout=CAP_S).status_code == 200
+    assert daemon.stop() == 0
+
+
+def test_route_that_fails_halfway_ends_its_connection_without_a_second_answer(
+    extended: Callable[..., Daemon], port: int
+) -> None:
+    daemon = extended().ready()
+    with socket.create_connection(("127.0.0.1", port), timeout=CAP_S) as connection:
+        connection.sendall(b"GET /wrong/halfway HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        received = b""
+        with suppress(ConnectionResetError):
+            while data := connection.recv(65536):
+                received += data
+    assert received.count(b"HTTP/1.1") <= 1 and b"0\r\n\r\n" not in received
+    daemon.wait_for("no second half")
+
+
+def test_websocket_of_a_route_that_fails_is_closed_with_1011(
+    extended: Callable[..., Daemon], port: int
+) -> None:
+    daemon = extended().ready()
+
+    async def visit() -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"ws://127.0.0.1:{port}/wrong/socket") as wire,
+        ):
+            message = await wire.receive()
+            assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1011)
+
+    run(visit())
+    daemon.wait_for("nothing to say")

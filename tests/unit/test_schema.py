@@ -84,6 +84,27 @@ JSON = st.recursive(
 )
 
 
+def nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@given(st.integers(500, 20_000))
+def test_depth_of_what_nobody_looks_into_does_not_matter(depth: int) -> None:
+    schema = closed({"any": {}, "list": {"type": "array"}, "map": {"type": "object"}})
+    value = {"any": nested(depth), "list": nested(depth), "map": {"x": nested(depth)}}
+    assert problems(value, schema) == ""
+    assert problems(nested(depth), {"enum": ["a"]}) != ""
+
+
+def test_schema_too_deep_to_follow_is_a_problem_of_the_value() -> None:
+    endless: dict[str, object] = {"type": "array"}
+    endless["items"] = endless
+    assert problems(nested(20_000), endless) == "nested too deeply"
+
+
 @given(JSON)
 def test_verdict_is_that_of_a_json_schema_validator(value: object) -> None:
     reference = jsonschema.Draft7Validator(_listed(SCHEMA))

@@ -394,6 +394,18 @@ STEPS = TEXTS | st.sampled_from(
 )
 
 
+@given(st.integers(500, 20_000) | st.integers(850, 1000), st.sampled_from("[{"))
+def test_nesting_of_any_depth_ends_in_an_answer(depth: int, kind: str) -> None:
+    deep = "[" * depth + "]" * depth if kind == "[" else '{"a":' * depth + "1" + "}" * depth
+    connect = request("connect", hello(computerUse="deep")).replace('"deep"', deep)
+    (effect, *_) = fresh(max_preauth_bytes=1 << 20).receive(connect, now_s=0)
+    assert isinstance(effect, Authenticate | Close)
+    for key in ("params", "traceparent", "id", "x"):
+        text = request("health", **{key: "deep"}).replace('"deep"', deep)
+        (effect,) = opened("operator.admin").receive(text, now_s=0)
+        assert isinstance(effect, Invoke | Send)
+
+
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.booleans(), STEPS), max_size=12))
 def test_any_frames_in_any_order_get_an_answer_or_a_close(steps: list[tuple[bool, str]]) -> None:

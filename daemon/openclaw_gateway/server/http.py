@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from socket import socket
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from openclaw_gateway import __version__
 from openclaw_gateway.claim.ownership import LockRecord, Phase
@@ -45,6 +45,9 @@ _HEADERS = {
 _HEALTH_PATHS = frozenset({"/healthz", "/health", "/startupz", "/startup", "/readyz", "/ready"})
 _MERE_TIMES = frozenset({"tick_interval_s", "auth_window_s", "auth_lockout_s"})
 """Fields of ``Limits`` that nobody can reach."""
+
+_BEGUN = "openclaw_gateway.begun"
+"""Where a request keeps the response whose headers are out."""
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 
@@ -197,16 +200,21 @@ class Server:
                 return _leave(403, problem)
         try:
             response = await handler(request)
+            if not isinstance(response, web.StreamResponse):
+                raise TypeError(f"{type(response).__name__} is no response")
         except web.HTTPException as refusal:
-            return refusal
-        except ConnectionResetError:
+            response = refusal
+        except (ConnectionResetError, asyncio.CancelledError):
             raise
-        except Exception as failure:
+        except BaseException as failure:  # SystemExit too: a route must not end the gateway
             self._journal.write(
                 Event.HANDLER_FAILED,
                 f"route {request.match_info.route.resource} failed: {failure!r}",
             )
-            return _leave(500, "failed; the log says why")
+            response = _leave(500, "failed; the log says why")
+        begun = request.get(_BEGUN)
+        if begun is not None and begun is not response:
+            return await _break_off(request, begun)
         if visitor is not None and visitor.confined:
             response.force_close()
         return response
@@ -355,8 +363,24 @@ def _leave(status: int, text: str) -> web.Response:
     return response
 
 
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+async def _break_off(request: web.Request, begun: web.StreamResponse) -> web.StreamResponse:
+    """
+    End an answer that failed halfway, so that the peer can't take it for a whole one.
+
+    Another answer would land inside the first, or among the frames of a WebSocket. RFC 6455,
+    section 7.4.1: 1011 is a server's unexpected condition.
+    """
+    if isinstance(begun, web.WebSocketResponse):
+        if not begun.closed:
+            await begun.close(code=WSCloseCode.INTERNAL_ERROR, message=b"failed")
+    elif request.transport is not None:
+        request.transport.abort()
+    return begun
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
+    request[_BEGUN] = response
 
 
 def _source(request: web.Request) -> Source:

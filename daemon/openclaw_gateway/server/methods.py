@@ -208,7 +208,7 @@ class Registry:
             methods, routes = dict(self.methods), list(self.routes)
             try:
                 entry_point.load()(self)
-            except Exception as failure:
+            except (Exception, SystemExit) as failure:
                 # In place: others hold on to these two.
                 self.methods.clear()
                 self.methods.update(methods)

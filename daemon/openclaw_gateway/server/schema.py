@@ -54,11 +54,15 @@ def problems(value: object, schema: Schema) -> str:
         is none. It may hold names that the peer chose, cut short: it is for the peer, not for logs.
     """
     found: list[str] = []
-    for problem in _walk(value, schema, ""):
-        if problem not in found:
-            found.append(problem)
-        if len(found) == _MAX_PROBLEMS:
-            break
+    try:
+        for problem in _walk(value, schema, ""):
+            if problem not in found:
+                found.append(problem)
+            if len(found) == _MAX_PROBLEMS:
+                break
+    except RecursionError:
+        # Only a schema as deep as the value leads there; a peer's nesting alone does not.
+        return "nested too deeply"
     return "; ".join(found)
 
 
@@ -85,6 +89,8 @@ def refuse_unknown(schema: Schema) -> None:
 
 
 def _walk(value: object, schema: Schema, path: str) -> Iterator[str]:
+    if not schema:  # anything goes, however deep: from Python 3.12 on json nests deeper than we can
+        return
     at = f"at {path}: " if path else ""
     kind = schema.get("type")
     if kind is not None and not _is(value, kind):
@@ -94,8 +100,9 @@ def _walk(value: object, schema: Schema, path: str) -> Iterator[str]:
     elif isinstance(value, dict):
         yield from _walk_object(value, schema, path)
     elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _walk(item, schema.get("items", {}), f"{path}/{index}")
+        items = schema.get("items", {})
+        for index, item in enumerate(value if items else ()):
+            yield from _walk(item, items, f"{path}/{index}")
     elif isinstance(value, str):
         if len(value) < schema.get("minLength", 0):
             yield f"{at}must not have fewer than {schema['minLength']} characters"

@@ -7,6 +7,7 @@ A worked example of an extension, and of everything that one may do wrong.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 
 from aiohttp import web
@@ -38,6 +39,10 @@ def extend(registry: Registry) -> None:
     ):
         registry.method(f"wrong.{handler.__name__}", handler, scope=None)
     registry.route("GET", "/wrong/raises", route_that_raises, scope=None)
+    registry.route("GET", "/wrong/exits", route_that_exits, scope=None)
+    registry.route("GET", "/wrong/nothing", route_that_returns_nothing, scope=None)
+    registry.route("GET", "/wrong/halfway", route_that_raises_halfway, scope=None)
+    registry.route("GET", "/wrong/socket", websocket_that_raises, scope=None)
     registry.route("GET", "/wrong/hangs", route_that_hangs, scope=None)
     registry.route("GET", "/healthz", overview, scope=None)
 
@@ -46,6 +51,11 @@ def extend_in_vain(registry: Registry) -> None:
     """Add one method, then fail: neither stays."""
     registry.method("weather.never", now, scope=None)
     registry.method("health", now, scope=None)
+
+
+def extend_and_exit(registry: Registry) -> None:
+    """End the whole process, or try to."""
+    sys.exit("this machine is not good enough for me")
 
 
 def now(call: Call) -> object:
@@ -115,6 +125,27 @@ def babbles(_: Call) -> object:
 
 async def route_that_raises(_: web.Request) -> web.Response:
     raise RuntimeError("the secret is 4711")
+
+
+async def route_that_exits(_: web.Request) -> web.Response:
+    raise SystemExit(3)
+
+
+async def route_that_returns_nothing(_: web.Request) -> web.Response:
+    return None  # type: ignore[return-value]
+
+
+async def route_that_raises_halfway(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"the first half")
+    raise RuntimeError("no second half")
+
+
+async def websocket_that_raises(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    raise RuntimeError("nothing to say")
 
 
 async def route_that_hangs(_: web.Request) -> web.Response:
