@@ -246,15 +246,22 @@ def raw_client(port: int) -> Iterator[socket.socket]:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(5)
         client.connect(("127.0.0.1", port))
-        client.sendall(
-            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        )
-        client.sendall(masked(json.dumps(CONNECT)))
-        received = b""
-        while b"hello-ok" not in received:
-            received += client.recv(4096)
+        say_hello(client)
         yield client
+
+
+def say_hello(client: socket.socket) -> None:
+    """Upgrade a connection, and wait for the hello."""
+    client.sendall(
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    client.sendall(masked(json.dumps(CONNECT)))
+    received = b""
+    while b"hello-ok" not in received:
+        data = client.recv(4096)
+        assert data, received
+        received += data
 
 
 CONNECT: dict[str, Any] = {
@@ -312,6 +319,70 @@ def test_stranger_cannot_make_us_hold_more_than_a_handshake(start: Start, port: 
     run(visit())
     assert daemon_rss_bytes(daemon) - before < 8 << 20
     assert run(reached(port, "maxPreauthBytes")) == 1
+
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (GET, GET * 1000),
+        (
+            GET.replace(b"\r\n\r\n", b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
+            b"x" * 65536,
+        ),
+    ],
+    ids=["pipelined", "upgrade"],
+)
+@pytest.mark.parametrize("reads", [False, True])
+def test_requests_sent_without_end_do_not_pile_up(
+    start: Start, port: int, first: bytes, then: bytes, *, reads: bool
+) -> None:
+    daemon = start().ready()
+    before = daemon_rss_bytes(daemon)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        connection.settimeout(1)  # held back for so long is as good as put out
+        sent = 0
+        with suppress(ConnectionError, TimeoutError):
+            connection.sendall(first)
+            while sent < 24 << 20:
+                connection.sendall(then)
+                sent += len(then)
+                if reads:
+                    connection.recv(65536)
+        assert daemon_rss_bytes(daemon) - before < 16 << 20
+    assert probe("127.0.0.1", port) is Health.HEALTHY
+
+
+def test_some_pipelined_requests_are_all_answered(start: Start, port: int) -> None:
+    start().ready()
+    with socket.create_connection(("127.0.0.1", port), timeout=CAP_S) as connection:
+        connection.sendall(GET * 100)
+        received = b""
+        while received.count(b'"live"}') < 100:
+            data = connection.recv(65536)
+            assert data
+            received += data
+
+
+def test_handshake_has_its_whole_time_on_a_connection_that_served_before(
+    limited: Limited, port: int
+) -> None:
+    limited(handshakeTimeoutMs=2000, tickIntervalMs=1000).ready()
+
+    async def until_it_is_old() -> None:
+        async with admitted(port) as clock:
+            for _ in range(4):
+                await clock.event("tick")
+
+    with socket.create_connection(("127.0.0.1", port), timeout=CAP_S) as connection:
+        connection.sendall(GET)
+        assert b"200 OK" in connection.recv(65536)
+        run(until_it_is_old())
+        say_hello(connection)
 
 
 def test_descriptor_limit_refuses_politely_and_recovers(start: Start, port: int) -> None:

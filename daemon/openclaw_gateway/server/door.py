@@ -33,6 +33,13 @@ _RETRY_S = 0.5
 _PREAUTH_SLACK = 2
 """Before the hello a client may send this many frames of the largest size."""
 
+_PIECE_BYTES = 16 << 10
+"""So much is given to aiohttp at once, before its queue is looked at: up to 900 requests of the shortest."""
+_MAX_QUEUED_REQUESTS = 128
+"""Requests of one connection that may wait while one is answered; clients that pipeline send a few."""
+_MAX_TAIL_BYTES = 128 << 10
+"""What may come behind a request to upgrade before it is answered."""
+
 _NOT_OURS = frozenset(
     {
         errno.ECONNABORTED,
@@ -77,8 +84,7 @@ class Visitor(asyncio.Protocol):
         self._expire: Callable[[], None] = self.abort
         timeout_s = _PORCH_TIMEOUT_S if excess else door.limits.handshake_timeout_s
         loop = asyncio.get_running_loop()
-        self._due_s = loop.time() + timeout_s
-        self._deadline = loop.call_at(self._due_s, self._on_deadline)
+        self._deadline = loop.call_later(timeout_s, self._on_deadline)
 
     def asked(self) -> None:
         """Note that a whole HTTP request has come: from here on aiohttp's own timers do."""
@@ -89,11 +95,15 @@ class Visitor(asyncio.Protocol):
         Note that the connection is a WebSocket, whose client still has to show its secret.
 
         Args:
-            expire: Called when the handshake takes too long, counted from the connection's begin.
+            expire: Called when the handshake takes too long, counted from here: the connection may have
+                served other requests before.
             overflow: Called when more comes in than a handshake needs.
         """
         self._expire, self._overflow = expire, overflow
-        self._deadline = asyncio.get_running_loop().call_at(self._due_s, self._on_deadline)
+        self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(
+            self._door.limits.handshake_timeout_s, self._on_deadline
+        )
         self._allowance = _PREAUTH_SLACK * self._door.limits.max_preauth_bytes
 
     def admitted(self) -> None:
@@ -137,7 +147,29 @@ class Visitor(asyncio.Protocol):
             if self._allowance < 0 and self._overflow is not None:
                 self._overflow()
                 return
-        self._inner.data_received(data)
+        if self._overflow is not None or len(data) <= _PIECE_BYTES:
+            pieces = [data]
+        else:
+            pieces = [
+                data[start : start + _PIECE_BYTES] for start in range(0, len(data), _PIECE_BYTES)
+            ]
+        for piece in pieces:
+            self._inner.data_received(piece)
+            if self._overflow is None and self._overruns():
+                self.abort()
+                return
+
+    def _overruns(self) -> bool:
+        """
+        Whether the peer sends more requests than it lets us answer.
+
+        aiohttp before 3.14 reads and queues without bound what a peer pipelines, and likewise what follows
+        a request to upgrade. It shows its queue to nobody, hence the private names; one that bounds
+        them by itself stays below our bounds. A body counts for neither: its reader holds the peer back.
+        """
+        queued = getattr(self._inner, "_messages", ())
+        tail = getattr(self._inner, "_message_tail", b"")
+        return len(queued) > _MAX_QUEUED_REQUESTS or len(tail) > _MAX_TAIL_BYTES
 
     def eof_received(self) -> bool | None:
         """Pass on that the peer will send no more."""
