@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from official import assert_valid
+from openclaw_gateway.server.frames import encode
 from openclaw_gateway.server.presence import MAX_ENTRIES, Presence, gateway_entry
 
 GATEWAY = gateway_entry(host="h", address="::1", version="1", kernel="6.1", now_ms=1)
@@ -38,3 +39,17 @@ def test_list_is_bounded_and_shows_the_newest() -> None:
         presence.join(f"{number}", CLIENT, "operator", (), now_ms=number)
     entries = presence.entries()
     assert len(entries) == MAX_ENTRIES and entries[1]["ts"] == 999
+
+
+def test_what_clients_say_of_themselves_is_cut_short() -> None:
+    presence = Presence(GATEWAY)
+    texts = dict.fromkeys(
+        "displayName version platform deviceFamily modelIdentifier timeZone instanceId".split(),
+        "é" * 30_000,
+    )
+    for number in range(MAX_ENTRIES):
+        presence.join(f"{number}", {**CLIENT, **texts}, "operator", (), now_ms=number)
+    entries = presence.entries()
+    assert_valid(entries[1], "PresenceEntry")
+    assert entries[1]["host"] == "é" * 128
+    assert len(encode({"presence": entries})) < 2 << 20

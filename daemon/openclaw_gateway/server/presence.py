@@ -8,6 +8,9 @@ from typing import Any
 MAX_ENTRIES = 200
 """Entries that are shown; more clients than that are served, but not listed."""
 
+_MAX_SHOWN_CHARACTERS = 128
+"""Of what a client says of itself: everybody is told it, so that what one says all have to read."""
+
 _SHOWN = (
     "version",
     "platform",
@@ -45,8 +48,8 @@ class Presence:
         now_ms: int,
     ) -> None:
         """Add a client that got its hello; ``client`` is what it said of itself."""
-        host = client.get("displayName") or client["id"]
-        entry: dict[str, object] = {name: client[name] for name in _SHOWN if name in client}
+        host = _cut(client.get("displayName") or client["id"])
+        entry: dict[str, object] = {name: _cut(client[name]) for name in _SHOWN if name in client}
         entry |= {
             "host": host,
             "roles": [role],
@@ -69,6 +72,10 @@ class Presence:
         """Return the gateway's entry, then the clients', newest first."""
         newest = list(self._clients.values())[:-MAX_ENTRIES:-1]
         return [self._gateway, *newest]
+
+
+def _cut(text: str) -> str:
+    return text[:_MAX_SHOWN_CHARACTERS]
 
 
 def gateway_entry(*, host: str, address: str, version: str, kernel: str, now_ms: int) -> Entry:
