@@ -333,6 +333,21 @@ def test_request_rate_is_bounded_and_recovers() -> None:
     assert isinstance(session.receive(request("health"), now_s=1.21)[0], Invoke)
 
 
+def test_big_frame_is_paid_by_its_size_before_it_is_read() -> None:
+    session = opened("operator.admin", requests_per_second=100)
+    big = json.dumps("x" * (22 << 20))
+    assert isinstance(session.receive(request("health", id="a"), now_s=1)[0], Invoke)
+    text = request("admin", id="b").replace("}", f', "params": {big}}}')
+    assert isinstance(session.receive(text, now_s=1)[0], Invoke)
+    effects = session.receive(text + "no JSON at all", now_s=2)
+    assert effects[0] == Limited("requests_per_second")
+    refused = sent(effects)
+    assert refused["id"] == "b" and 54_000 < refused["error"]["retryAfterMs"] < 56_000
+    assert sent(session.receive("[" + text, now_s=2))["id"] == "invalid"
+    assert sent(session.receive(request("health", id="c"), now_s=2))["id"] == "c"
+    assert isinstance(session.receive(text, now_s=58)[0], Invoke)
+
+
 @given(st.lists(st.floats(0, 10, allow_nan=False), max_size=200), st.integers(1, 50))
 def test_budget_never_exceeds_its_rate_and_burst(pauses: list[float], rate: int) -> None:
     budget, now_s, spent = Budget(rate), 0.0, 0

@@ -7,6 +7,7 @@ that it came as, and a text's length is its size in bytes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn
@@ -150,6 +151,23 @@ def parse(text: str) -> Request | Malformed:
     return Request(frame["id"], frame["method"], frame.get("params"))
 
 
+def glimpse_id(text: str) -> str:
+    """
+    Return the id that a refusal of a frame goes to, without reading a big frame.
+
+    Args:
+        text: Whatever a peer sent.
+
+    Returns:
+        The frame's id if the frame is small, or begins with its type and id, as clients write it; else
+        ``"invalid"``.
+    """
+    if len(text) <= _SMALL_CHARACTERS:
+        return parse(text).id
+    begin = _BEGIN.match(text)
+    return begin["id"] if begin else INVALID_ID
+
+
 def _is_plain(frame: object) -> bool:
     """Whether a frame is a request without the rare keys: nearly all are, and this is five times as fast."""
     if not isinstance(frame, dict) or not _PLAIN_KEYS.issuperset(frame):
@@ -171,6 +189,8 @@ def _refuse_constant(name: str) -> NoReturn:
 # Made once: the functions of the json module would make a new one for each frame.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_SMALL_CHARACTERS = 1024
+_BEGIN = re.compile(r'\{\s*"type"\s*:\s*"req"\s*,\s*"id"\s*:\s*"(?P<id>[ !#-\[\]-~]{1,256})"')
 _PLAIN_KEYS = frozenset({"type", "id", "method", "params"})
 
 

@@ -111,6 +111,10 @@ DRAINING = Refusal(
 )
 
 
+_TOKEN_CHARACTERS = 4 << 10
+"""So much of a frame costs as much as a small request."""
+
+
 class _State(Enum):
     GREETING = auto()
     """The challenge is out; the one thing to take is ``connect``."""
@@ -308,10 +312,10 @@ class Session:
         return self.refuse(request.id, Refusal(error(ErrorCode.INVALID_REQUEST, message)))
 
     def _serve(self, text: str, now_s: float) -> list[Effect]:
-        request = frames.parse(text)
-        request_id = request.id
-        wait_s = self._budget.spend(now_s)
+        # Before the text is parsed: that is what a big frame costs, and everybody waits for it.
+        wait_s = self._budget.spend(now_s, tokens=len(text) // _TOKEN_CHARACTERS + 1)
         if wait_s:
+            request_id = frames.glimpse_id(text)
             limit = f"{self.limits.requests_per_second} per 1s"
             return self._fail(
                 request_id,
@@ -320,6 +324,8 @@ class Session:
                 details={"limit": limit},
                 retry_after_ms=round(wait_s * 1000) + 1,
             )
+        request = frames.parse(text)
+        request_id = request.id
         if isinstance(request, Malformed):
             problem = f"invalid request frame: {request.problem}"
             return self._answer_error(request_id, error(ErrorCode.INVALID_REQUEST, problem))
@@ -388,19 +394,24 @@ def _speaks_with(params: Mapping[str, Any]) -> bool:
 
 
 class Budget:
-    """A token bucket: so many in a second, and as many at once after a pause."""
+    """
+    A token bucket: so many in a second, and as many at once after a pause.
+
+    Who has a token left may spend more than there are, and then waits until the debt is paid: a frame
+    of any size that is allowed at all comes through.
+    """
 
     def __init__(self, per_second: int) -> None:
         self._rate = float(per_second)
         self._left = self._rate
         self._at_s: float | None = None
 
-    def spend(self, now_s: float) -> float:
-        """Take one; returns 0, or the seconds until there will be one."""
+    def spend(self, now_s: float, *, tokens: int = 1) -> float:
+        """Take so many; returns 0, or the seconds until there will be one."""
         if self._at_s is not None:
             self._left = min(self._rate, self._left + max(now_s - self._at_s, 0) * self._rate)
         self._at_s = now_s
         if self._left < 1:
             return (1 - self._left) / self._rate
-        self._left -= 1
+        self._left -= tokens
         return 0.0
