@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn
 
@@ -204,6 +204,18 @@ def encode(value: object) -> str:
         RecursionError: It is nested too deeply.
     """
     return _ENCODER.encode(value)
+
+
+def encode_in_parts(value: object) -> Iterator[str]:
+    """
+    Yield the parts of what ``encode`` returns: slower, but other threads get their turns.
+
+    Raises:
+        TypeError: See ``encode``, as for the others.
+        ValueError: ditto.
+        RecursionError: ditto.
+    """
+    return _ENCODER.iterencode(value)
 
 
 def error(

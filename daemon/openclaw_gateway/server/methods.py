@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from openclaw_gateway.server.frames import ErrorCode, encode, error
+from openclaw_gateway.server.frames import ErrorCode, encode, encode_in_parts, error
 from openclaw_gateway.server.schema import Schema, refuse_unknown
 from openclaw_gateway.supervisor.journal import Event, Journal
 
@@ -235,6 +235,27 @@ class Failure(NamedTuple):
 Outcome = Answer | Failure
 
 
+class _Flood(Exception):
+    """An answer is longer than a frame may be."""
+
+
+def _encode(value: object, *, max_bytes: int) -> str:
+    """
+    Return a value as JSON, without holding the interpreter's lock over all of it.
+
+    Raises:
+        _Flood: It has more bytes; those that were made are thrown away.
+    """
+    parts: list[str] = []
+    left = max_bytes
+    for part in encode_in_parts(value):
+        left -= len(part)
+        if left < 0:
+            raise _Flood
+        parts.append(part)
+    return "".join(parts)
+
+
 class Caller:
     """Makes calls: whatever a handler does, out comes an answer or an error, in bounded time."""
 
@@ -264,8 +285,14 @@ class Caller:
         if self._running.get(method.name, 0) >= MAX_CALLS_PER_METHOD:
             busy = f"{method.name} is busy; try again in a moment"
             return Failure(error(ErrorCode.UNAVAILABLE, busy, retry_after_ms=1000))
+        try:
+            work = in_thread(
+                lambda: _encode(self._result(method, call), max_bytes=self._max_bytes),
+                name=method.name,
+            )
+        except RuntimeError as failure:  # threading's word for a kernel that has no thread left
+            return self._failed(method, failure)
         self._running[method.name] = self._running.get(method.name, 0) + 1
-        work = in_thread(lambda: encode(self._result(method, call)), name=method.name)
         work.add_done_callback(lambda done: self._ended(method, done))
         done, _ = await asyncio.wait({work}, timeout=self._timeout_s)
         if not done:
@@ -298,12 +325,14 @@ class Caller:
     def _judged(self, method: Method, payload: str) -> Outcome:
         if len(payload) <= self._max_bytes:
             return Answer(payload)
-        flood = f"the answer of {method.name} has {len(payload)} bytes, more than {self._max_bytes}"
-        return Failure(error(ErrorCode.UNAVAILABLE, flood))
+        return self._failed(method, _Flood())
 
     def _failed(self, method: Method, failure: BaseException) -> Failure:
         if isinstance(failure, CallError):
             return Failure(error(failure.code, failure.message, details=failure.details))
+        if isinstance(failure, _Flood):
+            flood = f"the answer of {method.name} has more than {self._max_bytes} bytes"
+            return Failure(error(ErrorCode.UNAVAILABLE, flood))
         # The exception's text may hold what the caller must not see; the log may.
         self._journal.write(
             Event.HANDLER_FAILED, f"method {method.name} failed: {failure!r}", METHOD=method.name

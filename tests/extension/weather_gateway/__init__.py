@@ -35,6 +35,7 @@ def extend(registry: Registry) -> None:
         hangs_deaf,
         blocks,
         floods,
+        floods_finely,
         babbles,
     ):
         registry.method(f"wrong.{handler.__name__}", handler, scope=None)
@@ -117,6 +118,10 @@ async def blocks(_: Call) -> object:
 
 def floods(_: Call) -> object:
     return "x" * (30 << 20)
+
+
+def floods_finely(_: Call) -> object:
+    return [{"a": 1}] * 6_000_000
 
 
 def babbles(_: Call) -> object:
