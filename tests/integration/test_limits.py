@@ -395,6 +395,8 @@ def test_descriptor_limit_refuses_politely_and_recovers(start: Start, port: int)
             answer = requests.get(f"http://127.0.0.1:{port}/healthz", timeout=CAP_S)
             assert (answer.status_code, answer.headers["Connection"]) == (503, "close")
             assert answer.text == "no file descriptor left for it\n"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Referrer-Policy"] == "no-referrer"
         first.close()
         # The very same limit: it was those connections that were too many.
         while probe("127.0.0.1", port) is not Health.HEALTHY:

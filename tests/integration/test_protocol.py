@@ -138,6 +138,36 @@ def test_wrong_secrets_meet_a_growing_delay_and_one_line_in_the_log(
     assert sum("wrong token" in line for line in daemon.log) == 1
 
 
+def test_lock_out_is_logged_too(start: Start, port: int, state_dir: Path) -> None:
+    state_dir.mkdir()
+    (state_dir / "openclaw.json").write_text("{gateway: {auth: {rateLimit: {maxAttempts: 1}}}}")
+    daemon = start().ready()
+
+    async def guess() -> str:
+        async with dialled(port, headers={"X-Forwarded-For": "192.0.2.1"}) as wire:
+            return (await wire.connect(token="wrong"))["error"]["details"]["code"]
+
+    assert run(guess()) == "AUTH_TOKEN_MISMATCH"
+    daemon.wait_for("wrong token")
+    assert run(guess()) == "AUTH_RATE_LIMITED"
+    daemon.wait_for("wrong token")
+
+
+def test_late_refusal_gets_through_whatever_the_handshake_timeout(
+    start: Start, port: int, state_dir: Path
+) -> None:
+    state_dir.mkdir()
+    (state_dir / "openclaw.json").write_text("{gateway: {limits: {handshakeTimeoutMs: 500}}}")
+    start().ready()
+
+    async def guess() -> str:
+        async with dialled(port) as wire:
+            return (await wire.connect(token="wrong"))["error"]["details"]["code"]
+
+    for _ in range(4):
+        assert run(guess()) == "AUTH_TOKEN_MISMATCH"
+
+
 UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",

@@ -55,6 +55,36 @@ def test_wrong_requests_are_told_so(
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+def test_what_is_no_http_is_told_so_with_the_security_headers(start: Start, port: int) -> None:
+    start().ready()
+    with socket.create_connection(("127.0.0.1", port), timeout=CAP_S) as connection:
+        connection.sendall(b"GET / HTTP/9.9.9\r\n\r\n")
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    assert received.split()[1] == b"400"
+    assert b"X-Content-Type-Options: nosniff\r\n" in received
+    assert b"Referrer-Policy: no-referrer\r\n" in received
+
+
+@pytest.mark.parametrize(
+    ("authorization", "told"),
+    [
+        ({"Authorization": f"Bearer {TOKEN}"}, True),
+        ({"Authorization": "Bearer no"}, False),
+        ({}, False),
+    ],
+)
+def test_readiness_tells_a_stranger_the_details_for_the_secret_only(
+    start: Start, port: int, authorization: dict[str, str], *, told: bool
+) -> None:
+    start().ready()
+    headers = {"X-Forwarded-For": "192.0.2.1", **authorization}
+    answer = requests.get(f"http://127.0.0.1:{port}/readyz", headers=headers, timeout=CAP_S)
+    assert answer.status_code == 200
+    assert answer.json().keys() == ({"ready", "failing", "uptimeMs"} if told else {"ready"})
+
+
 def test_readiness_tells_a_local_caller_the_details(start: Start, port: int) -> None:
     start().ready()
     body = requests.get(f"http://127.0.0.1:{port}/readyz", timeout=CAP_S).json()

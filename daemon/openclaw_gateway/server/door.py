@@ -58,7 +58,8 @@ _NOT_OURS = frozenset(
 
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-    b"Content-Type: text/plain\r\nContent-Length: 31\r\n\r\n"
+    b"Content-Type: text/plain\r\nContent-Length: 31\r\nCache-Control: no-store\r\n"
+    b"X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\r\n"
     b"no file descriptor left for it\n"
 )
 
@@ -71,12 +72,14 @@ class Visitor(asyncio.Protocol):
         address: The peer's IP literal.
         confined: Whether it came in beyond a limit, named by ``excess``, and may only ask for health.
         excess: The limit, a field of ``Limits``; ``""`` if none.
+        begun: The response to the current request, once its headers are out.
     """
 
     def __init__(self, door: Door, inner: asyncio.Protocol, address: str, excess: str) -> None:
         self.address, self.excess, self.confined = address, excess, bool(excess)
         self.network = network(address)
         self.authenticated = False
+        self.begun: object | None = None
         self._door, self._inner = door, inner
         self._transport: asyncio.Transport | None = None
         self._allowance: int | None = None
@@ -89,6 +92,7 @@ class Visitor(asyncio.Protocol):
     def asked(self) -> None:
         """Note that a whole HTTP request has come: from here on aiohttp's own timers do."""
         self._deadline.cancel()
+        self.begun = None
 
     def upgraded(self, *, expire: Callable[[], None], overflow: Callable[[], None]) -> None:
         """
@@ -105,6 +109,10 @@ class Visitor(asyncio.Protocol):
             self._door.limits.handshake_timeout_s, self._on_deadline
         )
         self._allowance = _PREAUTH_SLACK * self._door.limits.max_preauth_bytes
+
+    def judged(self) -> None:
+        """Note that the client has shown a secret, right or wrong: it has done its part of the handshake."""
+        self._deadline.cancel()
 
     def admitted(self) -> None:
         """Note that the client has shown its secret."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from ipaddress import ip_address
 from socket import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, web
@@ -45,9 +46,6 @@ _HEADERS = {
 _HEALTH_PATHS = frozenset({"/healthz", "/health", "/startupz", "/startup", "/readyz", "/ready"})
 _MERE_TIMES = frozenset({"tick_interval_s", "auth_window_s", "auth_lockout_s"})
 """Fields of ``Limits`` that nobody can reach."""
-
-_BEGUN = "openclaw_gateway.begun"
-"""Where a request keeps the response whose headers are out."""
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 
@@ -134,7 +132,7 @@ class Server:
         """Accept connections on listening sockets."""
         self._registry.load_extensions(self._journal)
         application = web.Application(middlewares=[self._guard])
-        application.on_response_prepare.append(_add_headers)
+        application.on_response_prepare.append(self._begin)
         own = {
             "/healthz": _live,
             "/health": _live,
@@ -162,7 +160,14 @@ class Server:
         )
         await self._runner.setup()
         assert self._runner.server is not None
-        self._door.open(listeners, self._runner.server)
+        server = self._runner.server
+
+        def protocol() -> web.RequestHandler:
+            made = server()
+            made.__class__ = _Protocol  # aiohttp makes them itself, and asks nobody of what kind
+            return made
+
+        self._door.open(listeners, protocol)
         self._background = asyncio.create_task(self.clients.keep_informed())
 
     async def stop(self, *, hurry: asyncio.Event) -> None:
@@ -212,12 +217,19 @@ class Server:
                 f"route {request.match_info.route.resource} failed: {failure!r}",
             )
             response = _leave(500, "failed; the log says why")
-        begun = request.get(_BEGUN)
-        if begun is not None and begun is not response:
+        begun = None if visitor is None else visitor.begun
+        if isinstance(begun, web.StreamResponse) and begun is not response:
             return await _break_off(request, begun)
         if visitor is not None and visitor.confined:
             response.force_close()
         return response
+
+    async def _begin(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Complete the headers of a response that is about to go out, and remember that it does."""
+        response.headers.update(_HEADERS)
+        visitor = self._door.visitor(request.transport)
+        if visitor is not None:
+            visitor.begun = response
 
     def _refused(self, request: web.Request) -> str:
         """Return why a browser page or a foreign name may not ask, ``""`` if it may."""
@@ -260,7 +272,7 @@ class Server:
         failing = self._health.look() if self.phase is Phase.READY else [self.phase.value]
         ready = not failing
         body: dict[str, object] = {"ready": ready}
-        if _source(request).local:
+        if _source(request).local or await self._shows_secret(request):
             body |= {"failing": failing, "uptimeMs": self.clients.uptime_ms}
         return _json(body, ok=ready)
 
@@ -286,24 +298,27 @@ class Server:
 
     async def _extension(self, route: Route, request: web.Request) -> web.StreamResponse:
         """Serve a route of an extension to who may have it, in bounded time."""
-        if route.scope is not None:
-            scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-            verdict = self._authenticator.judge(
-                _source(request),
-                token=secret.strip() if scheme.lower() == "bearer" else None,
-                password=None,
-                now_s=time.monotonic(),
-            )
-            if verdict.delay_s:
-                self.clients.expect_bursts()
-                await asyncio.sleep(verdict.delay_s)
-            if verdict.refusal is not None:
-                raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"})
+        if route.scope is not None and not await self._shows_secret(request):
+            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"})
         try:
             async with asyncio.timeout(self._settings.limits.request_timeout_s):
                 return await route.handler(request)
         except TimeoutError:
             return _leave(503, "no answer in time")
+
+    async def _shows_secret(self, request: web.Request) -> bool:
+        """Whether a request bears the secret. RFC 6750, section 2.1. A wrong one costs what it costs elsewhere."""
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        verdict = self._authenticator.judge(
+            _source(request),
+            token=secret.strip() if scheme.lower() == "bearer" else None,
+            password=None,
+            now_s=time.monotonic(),
+        )
+        self.clients.expect_bursts()
+        if verdict.delay_s:
+            await asyncio.sleep(verdict.delay_s)
+        return verdict.refusal is None
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -347,6 +362,18 @@ class Server:
         return shown
 
 
+class _Protocol(web.RequestHandler):
+    """aiohttp's own, whose answers to what is no HTTP reach no application and so no signal."""
+
+    __slots__ = ()
+
+    def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
+        """Answer a request that can't be read. See ``web.RequestHandler``."""
+        response = super().handle_error(*args, **kwargs)
+        response.headers.update(_HEADERS)
+        return response
+
+
 async def _live(_: web.Request) -> web.Response:
     return web.Response(body=_LIVE, content_type="application/json", charset="utf-8")
 
@@ -376,11 +403,6 @@ async def _break_off(request: web.Request, begun: web.StreamResponse) -> web.Str
     elif request.transport is not None:
         request.transport.abort()
     return begun
-
-
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)
-    request[_BEGUN] = response
 
 
 def _source(request: web.Request) -> Source:

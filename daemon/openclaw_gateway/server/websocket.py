@@ -185,7 +185,9 @@ class Client:
                     return
                 try:
                     await self._send_next()
-                except ConnectionResetError:  # the reading side hears of it too
+                except ConnectionResetError:
+                    # aiohttp 3.8 tells the reading side nothing when a ping stays unanswered.
+                    self.visitor.abort()
                     return
             self._wake.clear()
             await self._wake.wait()
@@ -196,8 +198,10 @@ class Client:
             refusal, delay_s = self._shared.authenticator.judge(
                 source, token=connect.token, password=connect.password, now_s=time.monotonic()
             )
+            self._clients.expect_bursts()
+            # From here on it is we who take the time, and the refusal is to get through.
+            self.visitor.judged()
             if delay_s:
-                self._clients.expect_bursts()
                 await asyncio.sleep(delay_s)
         if refusal is not None:
             self.apply(self.session.refuse(connect.request_id, refusal))
@@ -341,8 +345,8 @@ class Clients:
             await asyncio.sleep(max(min(tick_due_s - time.monotonic(), _HEALTH_CHECK_S), 0.01))
 
     def expect_bursts(self) -> None:
-        """Have the authenticator's bursts logged when they end."""
-        if self._bursts_due is None:
+        """Have the authenticator's bursts, if there are any, logged when they end."""
+        if self._bursts_due is None and self.shared.authenticator.bursts:
             self._bursts_due = asyncio.get_running_loop().call_later(1.0, self._log_bursts)
 
     def _log_bursts(self, *, all_of_them: bool = False) -> None:
@@ -358,8 +362,7 @@ class Clients:
                 PEER=burst.source,
                 COUNT=burst.times,
             )
-        if bursts:
-            self.expect_bursts()
+        self.expect_bursts()
 
     async def close_all(self) -> None:
         """Tell every client that the service restarts, and why; a mute one holds us up for 2 s at most."""
