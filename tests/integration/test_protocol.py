@@ -168,6 +168,23 @@ def test_late_refusal_gets_through_whatever_the_handshake_timeout(
         assert run(guess()) == "AUTH_TOKEN_MISMATCH"
 
 
+@pytest.mark.parametrize("method", ["health", "status", "system-presence"])
+def test_params_are_looked_at_even_where_they_change_nothing(
+    start: Start, port: int, method: str
+) -> None:
+    start().ready()
+
+    async def visit() -> None:
+        async with admitted(port) as wire:
+            for number, params in enumerate(([], "x", {"nonsense": 1})):
+                error = (await wire.call(method, params, id=f"{number}"))["error"]
+                assert error["message"].startswith(f"invalid {method} params: ")
+            known = {"health": {"probe": True}, "status": {"includeChannelSummary": False}}
+            assert (await wire.call(method, known.get(method, {}), id="x"))["ok"]
+
+    run(visit())
+
+
 UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",

@@ -19,6 +19,11 @@ from openclaw_gateway.server.schema import closed
 from openclaw_gateway.sources import read_document
 from openclaw_gateway.supervisor.journal import Journal
 
+# Clients of 2026.9 may send these; they ask for what we always do, or for what we have none of.
+_HEALTH_PARAMS = closed({"probe": {"type": "boolean"}})
+_STATUS_PARAMS = closed(
+    {"includeChannelSummary": {"type": "boolean"}, "includeCliProjection": {"type": "boolean"}}
+)
 _LOGS_TAIL_PARAMS = closed(
     {
         "cursor": {"type": "integer", "minimum": 0},
@@ -58,9 +63,17 @@ def add_builtin(
         }
 
     key = secrets.token_bytes(32)
-    registry.method("health", lambda _: health.report(), scope=None, instant=True)
-    registry.method("status", status_payload, scope=READ, instant=True)
-    registry.method("system-presence", lambda _: presence.entries(), scope=READ, instant=True)
+    registry.method(
+        "health", lambda _: health.report(), scope=None, params=_HEALTH_PARAMS, instant=True
+    )
+    registry.method("status", status_payload, scope=READ, params=_STATUS_PARAMS, instant=True)
+    registry.method(
+        "system-presence",
+        lambda _: presence.entries(),
+        scope=READ,
+        params=closed({}),
+        instant=True,
+    )
     registry.method(
         "config.get", lambda _: _configuration(config_path, key), scope=READ, params=closed({})
     )
