@@ -209,9 +209,9 @@ class Server:
                 raise TypeError(f"{type(response).__name__} is no response")
         except web.HTTPException as refusal:
             response = refusal
-        except (ConnectionResetError, asyncio.CancelledError):
+        except ConnectionResetError:
             raise
-        except BaseException as failure:  # SystemExit too: a route must not end the gateway
+        except (Exception, SystemExit) as failure:  # a route must not end the gateway
             self._journal.write(
                 Event.HANDLER_FAILED,
                 f"route {request.match_info.route.resource} failed: {failure!r}",
