@@ -41,10 +41,10 @@ system: $(VENV)/test deb
 	SYSTEM_TESTS=required $(SYSTEM) --ignore=tests/system/test_debian_versions.py
 
 # Every fault that can be made here, in full length and against other locks too; the README's tables are
-# made from what happens. About half an hour.
+# made from what happens. About a quarter of an hour.
 faults: export FAULTS_FULL = 1
 faults: $(VENV)/test $(VENV)/controls/installed
-	PYTHONPATH=tests $(BIN)/pytest -p faults.recorder --record build/faults.json \
+	PYTHONPATH=tests $(UNIT) -p faults.recorder --record build/faults.json \
 	    -o python_files="test_*.py controls.py" tests/model tests/faults \
 	    tests/integration/test_claim.py tests/integration/test_supervision.py; code=$$?; \
 	    $(BIN)/python tests/faults/table.py build/faults.json README.md; exit $$code

@@ -25,6 +25,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     file = session.config.getoption("--record")
-    if file:
+    if file and not hasattr(session.config, "workerinput"):  # pytest-xdist's workers report to us
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(_outcomes, indent=1))
