@@ -41,7 +41,7 @@ system: $(VENV)/test deb
 	SYSTEM_TESTS=required $(SYSTEM) --ignore=tests/system/test_debian_versions.py
 
 # Every fault that can be made here, in full length and against other locks too; the README's tables are
-# made from what happens. About a quarter of an hour.
+# made from what happens. About ten minutes.
 faults: export FAULTS_FULL = 1
 faults: $(VENV)/test $(VENV)/controls/installed
 	PYTHONPATH=tests $(UNIT) -p faults.recorder --record build/faults.json \
