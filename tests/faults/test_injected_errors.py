@@ -112,9 +112,12 @@ def test_every_failing_call_ends_in_success_or_in_a_clear_error(home: Home) -> N
     wrong = []
     for number, error in cases[random.randrange(STRIDE) :: STRIDE]:
         life = Life(home)
-        for at, call in enumerate(life.calls()):
-            if at == number:
-                assert life.kind(call) == names[number]
+        # Counted by kind: how often /proc is read depends on what else the machine does.
+        left = names[: number + 1].count(names[number])
+        for call in life.calls():
+            left -= life.kind(call) == names[number]
+            if left == 0:
+                left = -1
                 life.fail(error)
         what = f"call {number}, {names[number]}, failing with {error}: exit code {life.code}"
         log = home.log()
