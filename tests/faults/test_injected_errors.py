@@ -109,16 +109,20 @@ def test_every_failing_call_ends_in_success_or_in_a_clear_error(home: Home) -> N
     names = [life.kind(call) for call in life.calls()]
     cases = [(number, error) for number, name in enumerate(names) for error in _ERRORS[name]]
     assert len(cases) > 200
-    wrong = []
+    wrong, missed = [], []
     for number, error in cases[random.randrange(STRIDE) :: STRIDE]:
         life = Life(home)
         # Counted by kind: how often /proc is read depends on what else the machine does.
-        left = names[: number + 1].count(names[number])
+        before, failed = names[:number].count(names[number]), False
         for call in life.calls():
-            left -= life.kind(call) == names[number]
-            if left == 0:
-                left = -1
+            if failed or life.kind(call) != names[number]:
+                continue
+            if before == 0:
+                failed = True
                 life.fail(error)
+            before -= 1
+        if not failed:
+            missed.append(f"call {number}, {names[number]}")
         what = f"call {number}, {names[number]}, failing with {error}: exit code {life.code}"
         log = home.log()
         if "Traceback" in log or (life.code and ": " not in log) or life.code not in KNOWN:
@@ -126,6 +130,7 @@ def test_every_failing_call_ends_in_success_or_in_a_clear_error(home: Home) -> N
         home.is_ready()
         if home.whole_life() != 0 or "waiting" in home.log() or home.litter():
             wrong.append(f"{what}; the next start:\n{home.log()}{home.litter()}")
+    assert len(missed) <= 3, missed  # calls that this time did not come, out of hundreds
     assert not wrong, f"{len(wrong)} of {len(cases) // STRIDE}:\n" + "\n\n".join(wrong)
 
 
