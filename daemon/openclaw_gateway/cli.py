@@ -11,11 +11,12 @@ from errno import EBADF
 from operator import attrgetter
 from typing import NamedTuple, NoReturn
 
-from openclaw_gateway import __version__, settings
+from openclaw_gateway import __version__
 from openclaw_gateway.errors import ExitCode, GatewayError
-from openclaw_gateway.sources import Secret
-from openclaw_gateway.supervisor.journal import Priority
-from openclaw_gateway.values import level_name
+from openclaw_gateway.settings import load as settings
+from openclaw_gateway.settings.sources import Secret
+from openclaw_gateway.settings.values import level_name
+from openclaw_gateway.supervisor.events import Priority
 
 _SETTING_FLAGS = (
     ("--port", "PORT", "port to listen on (default 18789)"),
@@ -168,8 +169,8 @@ def _shown(value: object) -> object:
 
 def _status(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import status
+    from openclaw_gateway.admin.look.subject import Scope
     from openclaw_gateway.admin.render import Paint, wants_colour
-    from openclaw_gateway.admin.subject import Scope
 
     paint = Paint(coloured=wants_colour(sys.stdout, os.environ))
     if arguments.all:
@@ -189,7 +190,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _probe(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import probe
-    from openclaw_gateway.admin.subject import Scope
+    from openclaw_gateway.admin.look.subject import Scope
 
     report = probe.report(
         _flags(arguments),
@@ -205,8 +206,8 @@ def _probe(arguments: argparse.Namespace) -> int:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import doctor
+    from openclaw_gateway.admin.look.subject import Scope
     from openclaw_gateway.admin.render import Paint, wants_colour
-    from openclaw_gateway.admin.subject import Scope
 
     report = doctor.report(
         _flags(arguments),
@@ -224,7 +225,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     from datetime import datetime
 
     from openclaw_gateway.admin import logs
-    from openclaw_gateway.admin.subject import Scope
+    from openclaw_gateway.admin.look.subject import Scope
 
     now = datetime.now().astimezone()
     found = logs.entries(
@@ -246,7 +247,7 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 def _call(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import call
-    from openclaw_gateway.admin.subject import Scope
+    from openclaw_gateway.admin.look.subject import Scope
 
     report = call.report(
         _flags(arguments),

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any
 
-from openclaw_gateway import __version__, claim
-from openclaw_gateway.claim.listener import reachable, url
-from openclaw_gateway.claim.ownership import Phase
+from openclaw_gateway import __version__
+from openclaw_gateway.claim import claim
+from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.errors import (
     ClaimLostError,
     ConfigurationError,
@@ -23,8 +23,10 @@ from openclaw_gateway.errors import (
     StorageError,
     UnreadableError,
 )
-from openclaw_gateway.settings import Settings
-from openclaw_gateway.supervisor.journal import Event, Journal, open_journal
+from openclaw_gateway.host.address import reachable, url
+from openclaw_gateway.settings.load import Settings
+from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.supervisor.journal import Journal, open_journal
 from openclaw_gateway.supervisor.notify import Supervisor
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ def flock(directory: str) -> Callable[[], None]:
 
 def gateway(directory: str) -> Callable[[], None]:
     from openclaw_gateway.claim.lockfile import STATE_LOCK_NAME, DirectoryLock, LockFile
-    from openclaw_gateway.claim.ownership import LockRecord
+    from openclaw_gateway.claim.record import LockRecord
 
     record = LockRecord(os.getpid(), boot_id="b")
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from witnesses import witnessed
 
 from openclaw_gateway import cli, gateway
-from openclaw_gateway.supervisor.journal import Event, PlainJournal
+from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.supervisor.journal import PlainJournal
 
 _serve, _write = gateway._serve, PlainJournal.write
 

@@ -17,10 +17,10 @@ import requests  # noqa: F401
 import sdnotify  # noqa: F401
 
 from conftest import CAP_S, clean_environ, free_port
-from openclaw_gateway import gateway, settings
-from openclaw_gateway.claim import probe  # noqa: F401
+from openclaw_gateway import gateway
 from openclaw_gateway.claim.lockfile import lock_directory_parts
 from openclaw_gateway.server import http  # noqa: F401
+from openclaw_gateway.settings import load as settings
 from openclaw_gateway.supervisor import watchdog  # noqa: F401
 
 NO_FLAGS: Mapping[str, str] = {}

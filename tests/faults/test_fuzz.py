@@ -19,9 +19,9 @@ import pytest
 
 from conftest import CAP_S, Start
 from faults.extent import extent
-from openclaw_gateway import settings
-from openclaw_gateway.claim.ownership import MAX_PID, encode, parse
+from openclaw_gateway.claim.record import MAX_PID, encode, parse
 from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.settings import load as settings
 
 SECONDS = extent("FUZZ_SECONDS", 3, 60)
 SEED = int(os.environ.get("FUZZ_SEED") or random.randrange(1 << 32))

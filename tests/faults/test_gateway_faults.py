@@ -19,14 +19,14 @@ from conftest import CAP_S, Start, clean_environ, free_port
 from faults.extent import extent
 from faults.life import Home
 from faults.stepper import Stepped
-from openclaw_gateway.claim import process
 from openclaw_gateway.claim.lockfile import (
     STATE_LOCK_NAME,
     DirectoryLock,
     LockFile,
     lock_directory_parts,
 )
-from openclaw_gateway.claim.ownership import LockRecord, Phase, parse
+from openclaw_gateway.claim.record import LockRecord, Phase, parse
+from openclaw_gateway.host import process
 
 REWRITES = extent("RECORD_REWRITES", 5_000, 100_000)
 

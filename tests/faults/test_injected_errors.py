@@ -19,8 +19,8 @@ import pytest
 from faults.extent import extent
 from faults.life import Home
 from faults.stepper import CAN_FAIL_CALLS, Call, Stepped
-from openclaw_gateway.claim.ownership import Health
-from openclaw_gateway.claim.probe import probe
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.client.health import probe
 from openclaw_gateway.errors import ExitCode
 
 STRIDE = extent("ERROR_STRIDE", 4, 1)

@@ -16,8 +16,9 @@ import pytest
 
 from conftest import CAP_S, NotifySocket, Start, free_port
 from openclaw_gateway.claim.lockfile import config_lock_name, read_record
-from openclaw_gateway.claim.ownership import Health, LockRecord, Phase
-from openclaw_gateway.claim.probe import probe
+from openclaw_gateway.claim.record import LockRecord, Phase
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.client.health import probe
 
 
 def lock_directory(state_dir: Path) -> Path:
@@ -552,7 +553,9 @@ def modules_loaded(start: Start) -> set[str]:
 def test_claim_on_a_free_port_loads_no_client_and_no_event_loop(state_dir: Path, port: int) -> None:
     script = (
         "import os, sys\n"
-        "from openclaw_gateway import claim, cli, gateway, settings\n"
+        "from openclaw_gateway import cli, gateway\n"
+        "from openclaw_gateway.claim import claim\n"
+        "from openclaw_gateway.settings import load as settings\n"
         "from openclaw_gateway.supervisor.journal import open_journal\n"
         "from openclaw_gateway.supervisor.notify import Supervisor\n"
         "flags = {'--port': sys.argv[1], '--state-dir': sys.argv[2]}\n"

@@ -20,8 +20,8 @@ import pytest
 import requests
 
 from conftest import CAP_S, TOKEN, Daemon, Start, clean_environ
-from openclaw_gateway.claim.ownership import Health
-from openclaw_gateway.claim.probe import probe
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.client.health import probe
 from wire import Wire, admitted, dialled, run
 
 Limited = Callable[..., Daemon]

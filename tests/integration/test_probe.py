@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from conftest import CAP_S
-from openclaw_gateway.admin.health import check
+from openclaw_gateway.admin.look.health import check
 from openclaw_gateway.claim import baseport
 from openclaw_gateway.claim.baseport import BasePortLock
 from openclaw_gateway.claim.lockfile import Contended
-from openclaw_gateway.claim.ownership import Health, LockRecord
-from openclaw_gateway.claim.probe import probe
+from openclaw_gateway.claim.record import LockRecord
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.client.health import probe
 
 LIVE = b'{"ok":true,"status":"live"}'
 

@@ -15,10 +15,11 @@ import requests
 
 from conftest import CAP_S, TOKEN, Start
 from openclaw_gateway.claim.listener import listen
-from openclaw_gateway.claim.ownership import LockRecord, Phase
+from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.server.http import Server
-from openclaw_gateway.settings import load
-from openclaw_gateway.supervisor.journal import PlainJournal, Priority
+from openclaw_gateway.settings.load import load
+from openclaw_gateway.supervisor.events import Priority
+from openclaw_gateway.supervisor.journal import PlainJournal
 from wire import admitted, dialled, run
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from conftest import CAP_S, Start, clean_environ, free_port, without_systemd
-from openclaw_gateway.admin import rivals
 from openclaw_gateway.admin import status as status_verb
-from openclaw_gateway.admin.subject import Scope, held
+from openclaw_gateway.admin.look import rivals
+from openclaw_gateway.admin.look.subject import Scope, held
 from openclaw_gateway.claim.baseport import Holder
 
 NOBODY = 65534
@@ -149,8 +149,9 @@ def test_stopped_process_does_not_serve(
 
 CLAIMANT = """
 import os, select, sys
-from openclaw_gateway import claim, settings
-from openclaw_gateway.claim.ownership import Phase
+from openclaw_gateway.claim import claim
+from openclaw_gateway.settings import load as settings
+from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.supervisor.journal import open_journal
 from openclaw_gateway.supervisor.notify import Supervisor
 

@@ -15,8 +15,8 @@ import pytest
 
 from conftest import CAP_S, TOKEN, NotifySocket, Start, clean_environ, free_port
 from openclaw_gateway.claim.listener import adopt
-from openclaw_gateway.claim.ownership import Health
-from openclaw_gateway.claim.probe import probe
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.client.health import probe
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.supervisor.notify import Supervisor
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Start
-from openclaw_gateway import settings
 from openclaw_gateway.errors import ConfigurationError, ExitCode, UnreadableError
+from openclaw_gateway.settings import load as settings
 
 
 def test_disk_that_fails_is_tried_again(start: Start) -> None:

@@ -34,13 +34,15 @@ from model.claim_model import (
     begin,
 )
 from model.explorer import explore, walks
-from openclaw_gateway import claim, settings
-from openclaw_gateway.claim.contention import Contention
+from openclaw_gateway.claim import claim
+from openclaw_gateway.claim.decision import Verdict
 from openclaw_gateway.claim.lockfile import STATE_LOCK_NAME, Contended, lock_directory_parts
-from openclaw_gateway.claim.ownership import Verdict
+from openclaw_gateway.claim.waiting import Contention
 from openclaw_gateway.errors import ClaimLostError, GatewayError
-from openclaw_gateway.settings import Settings
-from openclaw_gateway.supervisor.journal import PlainJournal, Priority
+from openclaw_gateway.settings import load as settings
+from openclaw_gateway.settings.load import Settings
+from openclaw_gateway.supervisor.events import Priority
+from openclaw_gateway.supervisor.journal import PlainJournal
 from openclaw_gateway.supervisor.notify import Supervisor
 
 HOSTILE_WALKS = extent("MODEL_WALKS", 100, 1_000)

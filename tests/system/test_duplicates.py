@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from machine import PORT, SERVICE, Machine, Unit
 
-from openclaw_gateway.supervisor.journal import Event
+from openclaw_gateway.supervisor.events import Event
 
 _A_MINUTE = 60
 _STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"  # systemd's SD_MESSAGE_UNIT_STARTING

@@ -9,7 +9,7 @@ import pytest
 from machine import LIVE, PORT, SERVICE, Machine, Unit
 
 from openclaw_gateway import __version__
-from openclaw_gateway.supervisor.journal import Event
+from openclaw_gateway.supervisor.events import Event
 from testbed.package import Built
 
 Record = Callable[[str, object], None]

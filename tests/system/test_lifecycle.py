@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from machine import SERVICE, Machine, booted_with_package
 
-from openclaw_gateway.supervisor.journal import Event
+from openclaw_gateway.supervisor.events import Event
 from testbed import package
 from testbed.package import Built
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machine import Machine
 
-from openclaw_gateway.supervisor.journal import Event
+from openclaw_gateway.supervisor.events import Event
 
 
 def test_profiles_run_side_by_side_and_stop_one_by_one(machine: Machine) -> None:

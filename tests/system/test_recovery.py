@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from machine import PORT, Machine
 
-from openclaw_gateway.supervisor.journal import Event
+from openclaw_gateway.supervisor.events import Event
 
 Record = Callable[[str, object], None]
 

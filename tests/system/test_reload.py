@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machine import Machine
 
-from openclaw_gateway.supervisor.journal import Event
+from openclaw_gateway.supervisor.events import Event
 
 
 def test_reload_takes_good_settings_without_a_restart(machine: Machine) -> None:

@@ -6,12 +6,13 @@ import shlex
 from typing import Any
 
 from openclaw_gateway import cli
-from openclaw_gateway.admin.facts import Facts, ListenerFact, LockFact, ProcessFact
-from openclaw_gateway.admin.health import HealthFact
-from openclaw_gateway.admin.subject import Place
-from openclaw_gateway.admin.units import SYSTEM, Manager, Unit, parse
-from openclaw_gateway.claim.listener import Connections
-from openclaw_gateway.claim.ownership import Health, LockRecord, Phase
+from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, ProcessFact
+from openclaw_gateway.admin.look.health import HealthFact
+from openclaw_gateway.admin.look.subject import Place
+from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit, parse
+from openclaw_gateway.claim.record import LockRecord, Phase
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.host.ports import Connections
 
 PORT = 18789
 ARGUMENTS = (

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openclaw_gateway.server.auth import Authenticator, Bursts, Guesses, Source, network
-from openclaw_gateway.settings import AuthMode, Settings, load
-from openclaw_gateway.sources import Secret
+from openclaw_gateway.settings.load import AuthMode, Settings, load
+from openclaw_gateway.settings.sources import Secret
 
 HERE = Source("127.0.0.1", local=True)
 STRANGER = Source("192.0.2.1", local=False)

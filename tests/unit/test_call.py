@@ -8,7 +8,7 @@ import pytest
 
 from openclaw_gateway.admin import call
 from openclaw_gateway.admin.call import Target, find
-from openclaw_gateway.admin.subject import Scope
+from openclaw_gateway.admin.look.subject import Scope
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_gateway.supervisor.journal import Event
+from openclaw_gateway.supervisor.events import Event
 
 CATALOG = Path(__file__).parents[2] / "systemd" / "openclaw-gateway.catalog"
 

@@ -19,13 +19,20 @@ from gateways import (
     unit,
 )
 
-from openclaw_gateway.admin.checks import CHECKS, Examined, Finding, Secrets, Severity, Storage
-from openclaw_gateway.admin.facts import Facts, ListenerFact, Rival
-from openclaw_gateway.admin.history import Exit
-from openclaw_gateway.admin.locks import LockDirectory, LockPath
-from openclaw_gateway.admin.units import NO_SYSTEMD, Manager
-from openclaw_gateway.admin.verdict import judge
-from openclaw_gateway.claim.listener import Connections
+from openclaw_gateway.admin.judge.checks import (
+    CHECKS,
+    Examined,
+    Finding,
+    Secrets,
+    Severity,
+    Storage,
+)
+from openclaw_gateway.admin.judge.verdict import judge
+from openclaw_gateway.admin.look.facts import Facts, ListenerFact, Rival
+from openclaw_gateway.admin.look.history import Exit
+from openclaw_gateway.admin.look.locks import LockDirectory, LockPath
+from openclaw_gateway.admin.look.units import NO_SYSTEMD, Manager
+from openclaw_gateway.host.ports import Connections
 
 STATE = "/var/lib/openclaw-gateway/default"
 ALICE = Manager(4000000)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from gateways import running, unit
 
-from openclaw_gateway.admin.checks import Secrets
 from openclaw_gateway.admin.doctor import look_for_secrets
+from openclaw_gateway.admin.judge.checks import Secrets
 
 TOKEN = "OPENCLAW_GATEWAY_TOKEN=secret-of-the-test\n"
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from official import assert_valid_frame
-from openclaw_gateway.server import frames
-from openclaw_gateway.server.frames import ErrorCode, Event, Malformed, Request
+from openclaw_gateway.protocol import frames
+from openclaw_gateway.protocol.frames import ErrorCode, Event, Malformed, Request
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -6,14 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_gateway.claim.listener import (
-    Connections,
-    Listening,
-    connections,
-    listening,
-    reachable,
-    url,
-)
+from openclaw_gateway.host.address import reachable, url
+from openclaw_gateway.host.ports import Connections, Listening, connections, listening
 
 HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from official import assert_valid
 from openclaw_gateway.server.logs import page, tail
-from openclaw_gateway.supervisor.journal import Event, PlainJournal, Priority, Recent
+from openclaw_gateway.supervisor.events import Event, Priority
+from openclaw_gateway.supervisor.journal import PlainJournal, Recent
 
 
 def journal_of(*sentences: str) -> PlainJournal:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_gateway import cli, settings
+from openclaw_gateway import cli
 from openclaw_gateway.errors import ExitCode
+from openclaw_gateway.settings import load as settings
 
 MANUAL = Path(__file__).parents[2] / "packaging" / "man"
 

@@ -9,20 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_gateway.claim.ownership import (
+from openclaw_gateway.claim.decision import Obstacle, Verdict, decide
+from openclaw_gateway.claim.record import (
     MAX_RECORD_BYTES,
     RECORD_BLOCK_BYTES,
-    Health,
     LockRecord,
-    Obstacle,
     Phase,
-    Verdict,
     believable,
-    decide,
     encode,
     parse,
 )
-from openclaw_gateway.claim.process import ProcessFacts
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.host.process import ProcessFacts
 
 OURS = LockRecord(
     pid=812,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import openclaw_gateway
-from openclaw_gateway import settings
+from openclaw_gateway.settings import load as settings
 
 DEBIAN = Path(__file__).parents[2] / "debian"
 

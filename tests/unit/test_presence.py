@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from official import assert_valid
-from openclaw_gateway.server.frames import encode
+from openclaw_gateway.protocol.frames import encode
 from openclaw_gateway.server.presence import MAX_ENTRIES, Presence, gateway_entry
 
 GATEWAY = gateway_entry(host="h", address="::1", version="1", kernel="6.1", now_ms=1)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_gateway.claim import process
-from openclaw_gateway.claim.process import Description, ProcessFacts
+from openclaw_gateway.host import process
+from openclaw_gateway.host.process import Description, ProcessFacts
 
 
 def stat_line(pid: int, command: str, start_ticks: int) -> str:

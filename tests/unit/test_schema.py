@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_gateway.server.schema import closed, problems, refuse_unknown
+from openclaw_gateway.protocol.schema import closed, problems, refuse_unknown
 
 SCHEMA = closed(
     {

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from official import assert_valid_frame
-from openclaw_gateway.server import frames
-from openclaw_gateway.server.frames import ErrorCode, Event, error
-from openclaw_gateway.server.methods import Answer, Failure, Registry
-from openclaw_gateway.server.schema import closed
-from openclaw_gateway.server.session import (
+from openclaw_gateway.protocol import frames
+from openclaw_gateway.protocol.calls import Answer, Failure
+from openclaw_gateway.protocol.frames import ErrorCode, Event, error
+from openclaw_gateway.protocol.schema import closed
+from openclaw_gateway.protocol.session import (
     DRAINING,
     STARTING,
     Authenticate,
@@ -27,7 +27,8 @@ from openclaw_gateway.server.session import (
     Send,
     Session,
 )
-from openclaw_gateway.settings import load
+from openclaw_gateway.server.methods import Registry
+from openclaw_gateway.settings.load import load
 
 LIMITS = load({}, {"HOME": "/nonexistent"}).limits
 SNAPSHOT = {

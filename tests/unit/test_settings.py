@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from openclaw_gateway.errors import ConfigurationError, ExitCode
-from openclaw_gateway.location import profile_port
-from openclaw_gateway.settings import AuthMode, Bind, Settings, load
-from openclaw_gateway.sources import read_secret
-from openclaw_gateway.supervisor.journal import Priority
+from openclaw_gateway.settings.load import AuthMode, Bind, Settings, load
+from openclaw_gateway.settings.location import profile_port
+from openclaw_gateway.settings.sources import read_secret
+from openclaw_gateway.supervisor.events import Priority
 
 
 class Home:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from gateways import record, unit
 
-from openclaw_gateway.admin.subject import Scope, Subject, resolve
-from openclaw_gateway.admin.units import Answer
+from openclaw_gateway.admin.look.subject import Scope, Subject, resolve
+from openclaw_gateway.admin.look.units import Answer
 
 OF_SYSTEM = "/var/lib/openclaw-gateway/work"
 WORK = unit(

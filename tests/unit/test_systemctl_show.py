@@ -9,7 +9,7 @@ from gateways import RUNNING, unit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_gateway.admin.units import (
+from openclaw_gateway.admin.look.units import (
     NO_SYSTEMD,
     SYSTEM,
     Manager,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_gateway import settings
 from openclaw_gateway.errors import ExitCode
+from openclaw_gateway.settings import load as settings
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICE = UNITS / "openclaw-gateway.service"

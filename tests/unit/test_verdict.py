@@ -21,11 +21,12 @@ from gateways import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_gateway.admin.advice import steps
-from openclaw_gateway.admin.facts import Facts, ListenerFact, LockFact, Rival
-from openclaw_gateway.admin.units import NO_SYSTEMD, Manager
-from openclaw_gateway.admin.verdict import EXIT_CODES, State, StatusCode, judge
-from openclaw_gateway.claim.ownership import Health, Phase
+from openclaw_gateway.admin.judge.advice import steps
+from openclaw_gateway.admin.judge.verdict import EXIT_CODES, State, StatusCode, judge
+from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, Rival
+from openclaw_gateway.admin.look.units import NO_SYSTEMD, Manager
+from openclaw_gateway.claim.record import Phase
+from openclaw_gateway.client.answer import Health
 
 DUPLICATE = f"another gateway instance is already listening on ws://127.0.0.1:{PORT}"
 ALICE = Manager(4000000)

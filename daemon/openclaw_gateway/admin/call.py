@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from openclaw_gateway import __version__
-from openclaw_gateway.admin import endpoint
+from openclaw_gateway.admin.look import endpoint
+from openclaw_gateway.admin.look.subject import Scope
+from openclaw_gateway.admin.look.units import Unit
 from openclaw_gateway.admin.report import Report, document
-from openclaw_gateway.admin.subject import Scope
-from openclaw_gateway.admin.units import Unit
-from openclaw_gateway.claim.listener import url
 from openclaw_gateway.errors import ConfigurationError, ExitCode, GatewayError
-from openclaw_gateway.server.frames import PROTOCOL
-from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Settings, load
-from openclaw_gateway.sources import read_secret
+from openclaw_gateway.host.address import url
+from openclaw_gateway.protocol.frames import PROTOCOL
+from openclaw_gateway.settings.load import TOKEN_FILE, AuthMode, Settings, load
+from openclaw_gateway.settings.sources import read_secret
 
 _MAX_ANSWER_BYTES = 1 << 28
 _SECRET_FLAGS = ("--token-file", "--password-file")

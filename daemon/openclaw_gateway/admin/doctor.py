@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
-from openclaw_gateway.admin import units
-from openclaw_gateway.admin.checks import (
+from openclaw_gateway.admin.judge.checks import (
     CHECKS,
     Check,
     Examined,
@@ -18,14 +17,15 @@ from openclaw_gateway.admin.checks import (
     Severity,
     Storage,
 )
-from openclaw_gateway.admin.facts import Facts
-from openclaw_gateway.admin.history import is_kept, is_readable, last_exits
-from openclaw_gateway.admin.locks import LockDirectory, remove_leftovers, survey
+from openclaw_gateway.admin.look import units
+from openclaw_gateway.admin.look.facts import Facts
+from openclaw_gateway.admin.look.history import is_kept, is_readable, last_exits
+from openclaw_gateway.admin.look.locks import LockDirectory, remove_leftovers, survey
+from openclaw_gateway.admin.look.subject import Scope
+from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit
 from openclaw_gateway.admin.render import Paint
 from openclaw_gateway.admin.report import Report, document, to_json
 from openclaw_gateway.admin.status import contenders, look, look_at_all
-from openclaw_gateway.admin.subject import Scope
-from openclaw_gateway.admin.units import SYSTEM, Manager, Unit
 from openclaw_gateway.errors import StorageError
 
 _RUN_USER = "/run/user"

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from openclaw_gateway.admin import units
-from openclaw_gateway.admin.history import hex_id, is_kept, is_readable, match_unit
+from openclaw_gateway.admin.look import units
+from openclaw_gateway.admin.look.history import hex_id, is_kept, is_readable, match_unit
+from openclaw_gateway.admin.look.subject import Scope, choose_manager, held
+from openclaw_gateway.admin.look.units import Manager
 from openclaw_gateway.admin.report import SCHEMA
-from openclaw_gateway.admin.subject import Scope, choose_manager, held
-from openclaw_gateway.admin.units import Manager
 from openclaw_gateway.errors import ConfigurationError, NothingToShowError
-from openclaw_gateway.location import locate
-from openclaw_gateway.supervisor.journal import Priority
+from openclaw_gateway.settings.location import locate
+from openclaw_gateway.supervisor.events import Priority
 
 _FOLLOW_S = 1.0
 

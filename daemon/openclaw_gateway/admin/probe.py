@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from openclaw_gateway.admin import endpoint
-from openclaw_gateway.admin.health import HealthFact, check
+from openclaw_gateway.admin.judge.verdict import StatusCode
+from openclaw_gateway.admin.look import endpoint
+from openclaw_gateway.admin.look.health import HealthFact, check
+from openclaw_gateway.admin.look.subject import Scope
 from openclaw_gateway.admin.report import Report, document, to_json
-from openclaw_gateway.admin.subject import Scope
-from openclaw_gateway.admin.verdict import StatusCode
-from openclaw_gateway.claim import process
 from openclaw_gateway.claim.baseport import holder
-from openclaw_gateway.claim.listener import url
-from openclaw_gateway.claim.ownership import Health
+from openclaw_gateway.client.answer import Health
 from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.host import process
+from openclaw_gateway.host.address import url
 
 _CODES = {
     Health.HEALTHY: StatusCode.HEALTHY,

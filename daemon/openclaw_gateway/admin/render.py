@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
-from openclaw_gateway.admin.advice import steps
-from openclaw_gateway.admin.facts import Facts, ListenerFact, ProcessFact
-from openclaw_gateway.admin.verdict import StatusCode, Verdict
-from openclaw_gateway.claim.ownership import Health, LockRecord
+from openclaw_gateway.admin.judge.advice import steps
+from openclaw_gateway.admin.judge.verdict import StatusCode, Verdict
+from openclaw_gateway.admin.look.facts import Facts, ListenerFact, ProcessFact
+from openclaw_gateway.claim.record import LockRecord
+from openclaw_gateway.client.answer import Health
 
 _LABEL_WIDTH = 10
 _GREEN, _YELLOW, _RED, _BOLD, _DIM = "32", "33", "31", "1", "2"

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
-from openclaw_gateway.admin.units import Manager
+from openclaw_gateway.admin.look.units import Manager
 
 SCHEMA = 1
 """Of every JSON document that the verbs print; it rises when a key goes or changes its meaning."""

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from openclaw_gateway.admin import units
-from openclaw_gateway.admin.advice import steps
-from openclaw_gateway.admin.facts import Facts, gather
+from openclaw_gateway.admin.judge.advice import steps
+from openclaw_gateway.admin.judge.verdict import FINAL, State, StatusCode, Verdict, judge
+from openclaw_gateway.admin.look import units
+from openclaw_gateway.admin.look.facts import Facts, gather
+from openclaw_gateway.admin.look.rivals import enabled_rivals, traces
+from openclaw_gateway.admin.look.subject import Scope, held, names_of, resolve
 from openclaw_gateway.admin.render import Paint, screen, table
 from openclaw_gateway.admin.report import Report, document, to_json
-from openclaw_gateway.admin.rivals import enabled_rivals, traces
-from openclaw_gateway.admin.subject import Scope, held, names_of, resolve
-from openclaw_gateway.admin.verdict import FINAL, State, StatusCode, Verdict, judge
 from openclaw_gateway.claim.baseport import Holder
 
 _PAUSE_S = 0.25

@@ -17,17 +17,12 @@ import socket
 import struct
 from typing import NamedTuple
 
-from openclaw_gateway.claim.listener import url
+from openclaw_gateway.claim.decision import Obstacle
 from openclaw_gateway.claim.lockfile import Contended
-from openclaw_gateway.claim.ownership import (
-    MAX_RECORD_BYTES,
-    LockRecord,
-    Obstacle,
-    encode,
-    parse,
-)
-from openclaw_gateway.claim.process import PROC
+from openclaw_gateway.claim.record import MAX_RECORD_BYTES, LockRecord, encode, parse
 from openclaw_gateway.errors import BindError
+from openclaw_gateway.host.address import url
+from openclaw_gateway.host.process import PROC
 
 _ANSWER_TIMEOUT_S = 0.2
 _BACKLOG = 1024

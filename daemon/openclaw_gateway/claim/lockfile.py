@@ -14,13 +14,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from openclaw_gateway.claim.ownership import (
-    MAX_RECORD_BYTES,
-    LockRecord,
-    Obstacle,
-    encode,
-    parse,
-)
+from openclaw_gateway.claim.decision import Obstacle
+from openclaw_gateway.claim.record import MAX_RECORD_BYTES, LockRecord, encode, parse
 from openclaw_gateway.errors import StorageError
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -302,7 +297,7 @@ def _try_flock(fd: int, path: str) -> bool:
 
 
 def _holder(fd: int) -> int | None:
-    from openclaw_gateway.claim.process import flock_holder
+    from openclaw_gateway.host.process import flock_holder
 
     info = os.fstat(fd)
     return flock_holder(info.st_dev, info.st_ino)

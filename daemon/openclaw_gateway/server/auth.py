@@ -11,11 +11,12 @@ from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from openclaw_gateway.errors import StorageError
-from openclaw_gateway.server.frames import ErrorCode, error
-from openclaw_gateway.server.session import Refusal
-from openclaw_gateway.settings import TOKEN_FILE, AuthMode, Limits, Settings
-from openclaw_gateway.sources import read_secret
-from openclaw_gateway.supervisor.journal import Event, Journal
+from openclaw_gateway.protocol.frames import ErrorCode, error
+from openclaw_gateway.protocol.session import Refusal
+from openclaw_gateway.settings.load import TOKEN_FILE, AuthMode, Limits, Settings
+from openclaw_gateway.settings.sources import read_secret
+from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.supervisor.journal import Journal
 
 _TOKEN_BYTES = 32
 

@@ -11,12 +11,14 @@ from typing import Any
 
 from openclaw_gateway import __version__
 from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.protocol.calls import Call
+from openclaw_gateway.protocol.schema import closed
+from openclaw_gateway.protocol.scopes import READ
 from openclaw_gateway.server import logs
-from openclaw_gateway.server.methods import READ, Call, Registry
+from openclaw_gateway.server.methods import Registry
 from openclaw_gateway.server.presence import Presence
 from openclaw_gateway.server.redaction import redact
-from openclaw_gateway.server.schema import closed
-from openclaw_gateway.sources import read_document
+from openclaw_gateway.settings.sources import read_document
 from openclaw_gateway.supervisor.journal import Journal
 
 # Clients of 2026.9 may send these; they ask for what we always do, or for what we have none of.

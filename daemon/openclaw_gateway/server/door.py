@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from openclaw_gateway.server.auth import network
-from openclaw_gateway.settings import Limits
+from openclaw_gateway.settings.load import Limits
 
 _BATCH = 64
 """Connections taken in one go, before the event loop gets to do something else."""

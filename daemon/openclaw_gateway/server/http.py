@@ -18,15 +18,17 @@ from urllib.parse import urlsplit
 from aiohttp import WSCloseCode, web
 
 from openclaw_gateway import __version__
-from openclaw_gateway.claim.ownership import LockRecord, Phase
+from openclaw_gateway.claim.record import LockRecord, Phase
+from openclaw_gateway.host.address import is_loopback
 from openclaw_gateway.server.auth import Authenticator, Source
 from openclaw_gateway.server.builtin import Health, add_builtin
 from openclaw_gateway.server.door import Door
 from openclaw_gateway.server.methods import Registry, Route
 from openclaw_gateway.server.presence import Presence, gateway_entry
 from openclaw_gateway.server.websocket import Clients, Shared
-from openclaw_gateway.settings import LIMIT_NAMES, Settings, is_loopback
-from openclaw_gateway.supervisor.journal import Event, Journal
+from openclaw_gateway.settings.load import LIMIT_NAMES, Settings
+from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.supervisor.journal import Journal
 
 _DRAIN_S = 3.0
 """Seconds that clients have to say goodbye before we hang up."""

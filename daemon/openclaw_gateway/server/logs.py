@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from openclaw_gateway.claim.process import unit_of
+from openclaw_gateway.host.process import unit_of
 from openclaw_gateway.supervisor.journal import IDENTIFIER, Journal, NativeJournal, rendered
 
 DEFAULT_LIMIT = 500

@@ -28,12 +28,23 @@ import asyncio
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from openclaw_gateway.server.frames import ErrorCode, encode, encode_in_parts, error
-from openclaw_gateway.server.schema import Schema, refuse_unknown
-from openclaw_gateway.supervisor.journal import Event, Journal
+from openclaw_gateway.protocol.calls import (
+    Answer,
+    Call,
+    CallError,
+    Failure,
+    Handler,
+    Method,
+    Outcome,
+)
+from openclaw_gateway.protocol.frames import ErrorCode, encode, encode_in_parts, error
+from openclaw_gateway.protocol.schema import Schema, refuse_unknown
+from openclaw_gateway.protocol.scopes import ADMIN, KNOWN_SCOPES
+from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.supervisor.journal import Journal
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -41,17 +52,6 @@ if TYPE_CHECKING:
 EXTENSIONS = "openclaw_gateway.extensions"
 """The entry point group."""
 
-READ, WRITE, ADMIN = "operator.read", "operator.write", "operator.admin"
-
-KNOWN_SCOPES = frozenset(
-    {READ, WRITE, ADMIN}
-    | {f"operator.{name}" for name in ("approvals", "questions", "pairing", "talk", "talk.secrets")}
-    | {"operator.sessions.read", "operator.sessions.write"}
-)
-_IMPLIED = {
-    WRITE: {READ, "operator.talk", "operator.sessions.read", "operator.sessions.write"},
-    "operator.sessions.write": {"operator.sessions.read"},
-}
 
 MAX_CALLS_PER_METHOD = 16
 """Calls of one method that may run at once: a method that hangs keeps no more than this waiting."""
@@ -60,60 +60,7 @@ MAX_CALLS_PER_METHOD = 16
 _GRACE_S = 1.0
 
 
-def satisfies(granted: frozenset[str], scope: str | None) -> bool:
-    """Whether a client with these scopes may do what needs ``scope``; ``None`` needs nothing."""
-    if scope is None or scope in granted or ADMIN in granted:
-        return True
-    return any(scope in _IMPLIED.get(own, ()) for own in granted)
-
-
-class Call(NamedTuple):
-    """What a handler is told: the checked params, and who calls."""
-
-    params: Any
-    """As the method's schema has them; ``{}`` if the client sent none."""
-    conn_id: str = ""
-    scopes: frozenset[str] = frozenset()
-
-
-class CallError(Exception):
-    """
-    Raised by a handler to answer with an error of its choice.
-
-    Attributes:
-        message: A sentence for the caller.
-        code: ``INVALID_REQUEST`` unless it isn't the caller's fault.
-        details: More, for programs; JSON.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: ErrorCode = ErrorCode.INVALID_REQUEST,
-        details: Mapping[str, object] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message, self.code, self.details = message, code, details
-
-
-Handler = Callable[[Call], Any]
-"""Takes the call; returns JSON, or a coroutine that does."""
-
 RouteHandler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
-
-
-class Method(NamedTuple):
-    """One RPC method."""
-
-    name: str
-    handler: Handler
-    scope: str | None
-    """What a client must have been granted; ``None`` for every client."""
-    params: Schema | None
-    """``None`` if params are not looked at."""
-    instant: bool
-    """Whether the handler is ours, waits for nothing, and so is called right on the event loop."""
 
 
 class Route(NamedTuple):
@@ -218,21 +165,6 @@ class Registry:
                     f"extension {entry_point.name} ({entry_point.value}) left out: {failure!r}",
                     EXTENSION=entry_point.name,
                 )
-
-
-class Answer(NamedTuple):
-    """A call's payload, JSON already."""
-
-    payload: str
-
-
-class Failure(NamedTuple):
-    """A call's error, as ``frames.error`` makes them."""
-
-    error: Mapping[str, object]
-
-
-Outcome = Answer | Failure
 
 
 class _Flood(Exception):

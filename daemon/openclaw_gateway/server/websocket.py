@@ -14,14 +14,11 @@ from uuid import uuid4
 from aiohttp import WSMsgType, web
 
 from openclaw_gateway import __version__
-from openclaw_gateway.claim.ownership import Phase
-from openclaw_gateway.server.auth import Authenticator, Source
-from openclaw_gateway.server.builtin import Health
-from openclaw_gateway.server.door import Visitor
-from openclaw_gateway.server.frames import Event, encode
-from openclaw_gateway.server.methods import ADMIN, READ, Caller, Method, satisfies
-from openclaw_gateway.server.presence import Presence
-from openclaw_gateway.server.session import (
+from openclaw_gateway.claim.record import Phase
+from openclaw_gateway.protocol.calls import Method
+from openclaw_gateway.protocol.frames import Event, encode
+from openclaw_gateway.protocol.scopes import ADMIN, READ, satisfies
+from openclaw_gateway.protocol.session import (
     DRAINING,
     MESSAGE_TOO_BIG,
     STARTING,
@@ -34,8 +31,13 @@ from openclaw_gateway.server.session import (
     Send,
     Session,
 )
-from openclaw_gateway.settings import Settings
-from openclaw_gateway.supervisor.journal import Event as LogEvent
+from openclaw_gateway.server.auth import Authenticator, Source
+from openclaw_gateway.server.builtin import Health
+from openclaw_gateway.server.door import Visitor
+from openclaw_gateway.server.methods import Caller
+from openclaw_gateway.server.presence import Presence
+from openclaw_gateway.settings.load import Settings
+from openclaw_gateway.supervisor.events import Event as LogEvent
 from openclaw_gateway.supervisor.journal import Journal
 
 EVENTS = ["connect.challenge", "health", "presence", "shutdown", "tick"]

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from openclaw_gateway.supervisor.journal import Event, Journal
+from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.supervisor.journal import Journal
 from openclaw_gateway.supervisor.notify import Supervisor
 
 if TYPE_CHECKING:
-    from openclaw_gateway.claim import Claim
+    from openclaw_gateway.claim.claim import Claim
 
 RECHECK_S = 20.0
 """Seconds between two looks at the claim where systemd watches nothing."""

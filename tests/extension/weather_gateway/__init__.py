@@ -12,9 +12,10 @@ import threading
 
 from aiohttp import web
 
-from openclaw_gateway.server.frames import ErrorCode
-from openclaw_gateway.server.methods import Call, CallError, Registry
-from openclaw_gateway.server.schema import closed
+from openclaw_gateway.protocol.calls import Call, CallError
+from openclaw_gateway.protocol.frames import ErrorCode
+from openclaw_gateway.protocol.schema import closed
+from openclaw_gateway.server.methods import Registry
 
 DEGREES = {"Oslo": 3, "Cairo": 31}
 

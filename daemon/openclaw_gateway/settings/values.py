@@ -9,8 +9,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NoReturn
 
-from openclaw_gateway.sources import Secret
-from openclaw_gateway.supervisor.journal import Priority
+from openclaw_gateway.settings.sources import Secret
+from openclaw_gateway.supervisor.events import Priority
 
 
 class UnfitError(ValueError):
@@ -146,6 +146,11 @@ def level_name(priority: Priority) -> str:
     """Return the name by which ``level`` knows a priority: syslog's, where it has that."""
     own = priority.name.lower()
     return own if own in _LEVELS else next(n for n, known in _LEVELS.items() if known is priority)
+
+
+def truth(value: object) -> bool:
+    """Read ``true`` or ``false``."""
+    return value if isinstance(value, bool) else _fail("true or false")
 
 
 def strings(value: object) -> tuple[str, ...]:

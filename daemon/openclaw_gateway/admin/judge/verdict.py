@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-from openclaw_gateway.admin.facts import Facts
-from openclaw_gateway.admin.units import NO_SYSTEMD, Unit
-from openclaw_gateway.claim.listener import url
-from openclaw_gateway.claim.ownership import Health, LockRecord, Phase
+from openclaw_gateway.admin.look.facts import Facts
+from openclaw_gateway.admin.look.units import NO_SYSTEMD, Unit
+from openclaw_gateway.claim.record import LockRecord, Phase
+from openclaw_gateway.client.answer import Health
 from openclaw_gateway.errors import ExitCode
+from openclaw_gateway.host.address import url
 
 
 class State(StrEnum):

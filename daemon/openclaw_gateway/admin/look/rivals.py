@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from openclaw_gateway.admin.facts import Rival
-from openclaw_gateway.admin.subject import (
+from openclaw_gateway.admin.look.facts import Rival
+from openclaw_gateway.admin.look.subject import (
     CONFIGURATION_ROOT,
     PACKAGE,
     STATE_ROOT,
@@ -19,9 +19,9 @@ from openclaw_gateway.admin.subject import (
     enabled_in,
     packaged,
 )
-from openclaw_gateway.admin.units import SYSTEM, Manager, unit_name
+from openclaw_gateway.admin.look.units import SYSTEM, Manager, unit_name
 from openclaw_gateway.errors import ConfigurationError
-from openclaw_gateway.location import locate
+from openclaw_gateway.settings.location import locate
 
 _SYSTEM_UNITS = "/etc/systemd/system"
 _ALL_USERS_UNITS = "/etc/systemd/user"

@@ -12,23 +12,19 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from openclaw_gateway import __version__
-from openclaw_gateway.admin.health import HealthFact, check
-from openclaw_gateway.admin.history import Exit, duplicate_of, last_exits
-from openclaw_gateway.admin.subject import Place, Subject
-from openclaw_gateway.admin.units import SYSTEM, Manager, Unit
-from openclaw_gateway.claim import process
+from openclaw_gateway.admin.look.health import HealthFact, check
+from openclaw_gateway.admin.look.history import Exit, duplicate_of, last_exits
+from openclaw_gateway.admin.look.subject import Place, Subject
+from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit
 from openclaw_gateway.claim.baseport import Holder
-from openclaw_gateway.claim.listener import (
-    BACKLOG,
-    Connections,
-    Listening,
-    connections,
-    listening,
-    reachable,
-)
+from openclaw_gateway.claim.listener import BACKLOG
 from openclaw_gateway.claim.lockfile import read_record
-from openclaw_gateway.claim.ownership import Health, LockRecord
-from openclaw_gateway.claim.process import PROC
+from openclaw_gateway.claim.record import LockRecord
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.host import process
+from openclaw_gateway.host.address import reachable
+from openclaw_gateway.host.ports import Connections, Listening, connections, listening
+from openclaw_gateway.host.process import PROC
 
 CGROUP_ROOT = "/sys/fs/cgroup"
 

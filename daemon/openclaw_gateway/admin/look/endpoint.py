@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from openclaw_gateway import values
-from openclaw_gateway.admin.subject import Place, Scope, configured, held, resolve
-from openclaw_gateway.admin.units import Answer, Unit
+from openclaw_gateway.admin.look.subject import Place, Scope, configured, held, resolve
+from openclaw_gateway.admin.look.units import Answer, Unit
 from openclaw_gateway.claim.baseport import Holder, holder
-from openclaw_gateway.claim.listener import listening, reachable
 from openclaw_gateway.errors import ConfigurationError
-from openclaw_gateway.settings import is_loopback
+from openclaw_gateway.host.address import is_loopback, reachable
+from openclaw_gateway.host.ports import listening
+from openclaw_gateway.settings import values
 
 _NO_UNITS = Answer(())
 _ADDRESS_FLAGS: tuple[tuple[str, Callable[[object], object]], ...] = (

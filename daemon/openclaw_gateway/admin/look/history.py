@@ -9,8 +9,8 @@ import os
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from openclaw_gateway.admin.units import Manager, Unit
-from openclaw_gateway.supervisor.journal import Event
+from openclaw_gateway.admin.look.units import Manager, Unit
+from openclaw_gateway.supervisor.events import Event
 
 # systemd's own ids, sd-messages.h: "main process exited" and "start request repeated too quickly".
 _UNIT_PROCESS_EXIT = "98e322203f7a4ed290d09fe03c09fe15"

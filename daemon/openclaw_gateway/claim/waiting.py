@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from openclaw_gateway.claim import process
-from openclaw_gateway.claim.listener import listening, reachable, url
+from openclaw_gateway.claim.decision import Obstacle, Verdict, decide
 from openclaw_gateway.claim.lockfile import Contended, read_record
-from openclaw_gateway.claim.ownership import Health, LockRecord, Obstacle, Phase, Verdict, decide
+from openclaw_gateway.claim.record import LockRecord, Phase
+from openclaw_gateway.client.answer import Health
 from openclaw_gateway.errors import AlreadyListeningError, AlreadyRunningError, ExitCode
-from openclaw_gateway.settings import Settings
-from openclaw_gateway.supervisor.journal import Event, Journal
+from openclaw_gateway.host import process
+from openclaw_gateway.host.address import reachable, url
+from openclaw_gateway.host.ports import listening
+from openclaw_gateway.settings.load import Settings
+from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.supervisor.journal import Journal
 from openclaw_gateway.supervisor.notify import Supervisor
 
 T = TypeVar("T")
@@ -137,7 +141,7 @@ class Contention:
         # an HTTP client. A port that is busy with no listener in sight is worth asking all the same.
         if obstacle is not Obstacle.LISTENER and not listening(port):
             return Health.REFUSED
-        from openclaw_gateway.claim.probe import probe
+        from openclaw_gateway.client.health import probe
 
         return probe(reachable(host), port)
 
@@ -210,7 +214,7 @@ def refuse_neighbours(settings: Settings, contention: Contention, journal: Journ
         GatewayLockError: One of them is a healthy gateway, or did not become one in time.
     """
     for found in {found.host: found for found in listening(settings.port)}.values():
-        from openclaw_gateway.claim.probe import probe
+        from openclaw_gateway.client.health import probe
 
         address = (found.host, found.port)
         while True:

@@ -6,19 +6,12 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from openclaw_gateway.server import frames
-from openclaw_gateway.server.frames import ErrorCode, Event, Malformed, Request, error
-from openclaw_gateway.server.methods import (
-    ADMIN,
-    KNOWN_SCOPES,
-    Answer,
-    Call,
-    Method,
-    Outcome,
-    satisfies,
-)
-from openclaw_gateway.server.schema import problems
-from openclaw_gateway.settings import Limits
+from openclaw_gateway.protocol import frames
+from openclaw_gateway.protocol.calls import Answer, Call, Method, Outcome
+from openclaw_gateway.protocol.frames import ErrorCode, Event, Malformed, Request, error
+from openclaw_gateway.protocol.schema import problems
+from openclaw_gateway.protocol.scopes import ADMIN, KNOWN_SCOPES, satisfies
+from openclaw_gateway.settings.load import Limits
 
 # RFC 6455, section 7.4.1, and IANA's registry of close codes.
 PROTOCOL_ERROR = 1002

@@ -10,10 +10,16 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from openclaw_gateway.errors import ConfigurationError
-from openclaw_gateway.location import locate, profile_port
-from openclaw_gateway.sources import Secret, look_up, read_document, read_secret, substituted
-from openclaw_gateway.supervisor.journal import Priority
-from openclaw_gateway.values import (
+from openclaw_gateway.host.address import is_loopback
+from openclaw_gateway.settings.location import locate, profile_port
+from openclaw_gateway.settings.sources import (
+    Secret,
+    look_up,
+    read_document,
+    read_secret,
+    substituted,
+)
+from openclaw_gateway.settings.values import (
     UnfitError,
     count,
     hosts,
@@ -27,7 +33,9 @@ from openclaw_gateway.values import (
     secret,
     strings,
     suggest,
+    truth,
 )
+from openclaw_gateway.supervisor.events import Priority
 
 TOKEN_FILE = "gateway.token"
 """In the state directory: the token that is made at the first start if none is configured."""
@@ -101,6 +109,10 @@ class Settings(NamedTuple):
     """Values of the ``Origin`` header that browsers may connect from; ``*`` is any."""
     allowed_hosts: tuple[str, ...]
     """Names that the ``Host`` header may have beside ``localhost`` and IP literals, in lower case."""
+    trusted_proxies: tuple[str, ...]
+    """Addresses and CIDR blocks of reverse proxies whose word on the client's address counts."""
+    allow_real_ip_fallback: bool
+    """Whether such a proxy's ``X-Real-IP`` counts where it sends no ``X-Forwarded-For``."""
     limits: Limits
     lock_timeout_s: float
     health_timeout_s: float
@@ -141,6 +153,8 @@ _SCHEMA = (
     _Key("password", secret, None, None, "OPENCLAW_GATEWAY_PASSWORD", "gateway.auth.password"),
     _Key("allowed_origins", strings, (), path="gateway.controlUi.allowedOrigins"),
     _Key("allowed_hosts", hosts, (), path="gateway.allowedHosts"),
+    _Key("trusted_proxies", strings, (), path="gateway.trustedProxies"),
+    _Key("allow_real_ip_fallback", truth, False, path="gateway.allowRealIpFallback"),
     _Key(
         "lock_timeout_s", seconds, 5.0, "--lock-timeout", None, "gateway.lockTimeoutMs", milliseconds
     ),
@@ -398,8 +412,3 @@ def _place(origin: str) -> tuple[str, str]:
     """Split ``flag --port`` or ``<file> gateway.port`` for an error."""
     source, _, name = origin.rpartition(" ")
     return source, name
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an IP literal is an address of this machine's loopback. RFC 1122, 3.2.1.3; RFC 4291, 2.5.3."""
-    return host == "::1" or host.startswith("127.") or host.startswith("::ffff:127.")

@@ -10,7 +10,7 @@ import json
 from enum import StrEnum
 from typing import NamedTuple
 
-from openclaw_gateway.claim.process import ProcessFacts
+from openclaw_gateway.host.process import ProcessFacts
 
 RECORD_BLOCK_BYTES = 4096
 """Records are padded to a multiple of this, so that every rewrite is one write of one length."""
@@ -146,70 +146,3 @@ def believable(record: LockRecord | None, owner: ProcessFacts | None, *, own_pid
     if record is None or record.takes_flock or record.pid in (1, own_pid):
         return False
     return owner is not None and record.start_ticks == owner.start_ticks
-
-
-class Health(StrEnum):
-    """What a probe of a port found; the words stand in messages."""
-
-    HEALTHY = "a healthy gateway"
-    STARTING = "a gateway that is starting"
-    REFUSED = "nothing listening"
-    MUTE = "a listener that does not answer"
-    FOREIGN = "a program that is not a gateway"
-    UNKNOWN = "something that could not be probed"
-
-
-class Obstacle(StrEnum):
-    """What stands between us and the port; the words stand in messages."""
-
-    STATE_DIRECTORY = "the state directory"
-    CONFIG = "the configuration's lock"
-    RECORD = "the lock record of a gateway that takes no lock"
-    BASE_PORT = "the base port"
-    LISTENER = "the port"
-
-
-class Verdict(StrEnum):
-    """What to do about an obstacle."""
-
-    WAIT = "wait"
-    RECLAIM = "reclaim"
-    DUPLICATE = "duplicate"
-    GIVE_UP = "give up"
-
-
-def decide(
-    obstacle: Obstacle,
-    health: Health,
-    *,
-    own_invocation: bool,
-    waited_s: float,
-    patience_s: float,
-    free_s: float,
-    lock_timeout_s: float,
-) -> Verdict:
-    """
-    Say what to do about an obstacle, now.
-
-    Pure and total: touches no file, clock or process table. A lock that the kernel says is held is
-    never reclaimed, whatever its record says; only a record that nobody locks can be.
-
-    Args:
-        obstacle: What is in the way.
-        health: What answers on the port of whoever is in the way.
-        own_invocation: Whether the owner belongs to our own start of our own unit. Such a one is no
-            duplicate: deferring to it would end them both.
-        waited_s: Seconds since the claim began.
-        patience_s: Seconds that the claim may take: the health timeout under systemd, else the lock timeout.
-        free_s: Seconds for which the owner's port has been free without a break.
-        lock_timeout_s: Seconds after which an unlocked record with a free port is reclaimed.
-
-    Returns:
-        ``DUPLICATE`` for a healthy owner, ``RECLAIM`` for an unlocked record whose port stayed free,
-        ``GIVE_UP`` when patience is over, else ``WAIT``.
-    """
-    if health is Health.HEALTHY and not own_invocation:
-        return Verdict.DUPLICATE
-    if obstacle is Obstacle.RECORD and health is Health.REFUSED:
-        return Verdict.RECLAIM if free_s >= lock_timeout_s else Verdict.WAIT
-    return Verdict.GIVE_UP if waited_s >= patience_s else Verdict.WAIT

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from openclaw_gateway.admin.facts import Facts, ProcessFact
-from openclaw_gateway.admin.verdict import State, Verdict
+from openclaw_gateway.admin.judge.verdict import State, Verdict
+from openclaw_gateway.admin.look.facts import Facts, ProcessFact
 
 
 class Step(NamedTuple):

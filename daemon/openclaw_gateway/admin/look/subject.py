@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from openclaw_gateway import settings
-from openclaw_gateway.admin import units
-from openclaw_gateway.admin.units import SYSTEM, Manager, Unit
-from openclaw_gateway.claim import process
+from openclaw_gateway.admin.look import units
+from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit
 from openclaw_gateway.claim.baseport import Holder, held_ports, holder
-from openclaw_gateway.claim.ownership import LockRecord
+from openclaw_gateway.claim.record import LockRecord
 from openclaw_gateway.errors import ConfigurationError
-from openclaw_gateway.location import locate, profile_port
+from openclaw_gateway.host import process
+from openclaw_gateway.settings import load as settings
+from openclaw_gateway.settings.location import locate, profile_port
 
 STATE_ROOT = "/var/lib"
 CONFIGURATION_ROOT = "/etc"

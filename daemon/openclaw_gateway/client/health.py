@@ -7,20 +7,16 @@ A probe explains why a port is busy; it never decides that it is. Imports ``requ
 from __future__ import annotations
 
 import errno
-import json
 import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from openclaw_gateway.claim.ownership import Health
+from openclaw_gateway.client.answer import MAX_BODY_BYTES, Health, judge
 
 if TYPE_CHECKING:
     from requests import Session
 
 TIMEOUT_S = 2.0
-MAX_BODY_BYTES = 4096
-LIVE = {"ok": True, "status": "live"}
-"""What a healthy gateway's ``/healthz`` means, to the letter."""
 
 
 def probe(host: str, port: int, *, timeout_s: float = TIMEOUT_S) -> Health:
@@ -58,32 +54,6 @@ def probe(host: str, port: int, *, timeout_s: float = TIMEOUT_S) -> Health:
                 return judge(response.status_code, body)
         except (requests.RequestException, HTTPError, OSError, ValueError):
             return conversation.failure()
-
-
-def judge(status: int, body: bytes) -> Health:
-    """
-    Say what an answer to ``GET /healthz`` means; pure.
-
-    Args:
-        status: HTTP's.
-        body: At most ``MAX_BODY_BYTES`` of it count: a longer one is no gateway's.
-
-    Returns:
-        ``HEALTHY``, ``STARTING`` or ``FOREIGN``.
-    """
-    try:
-        answer = json.loads(body) if len(body) <= MAX_BODY_BYTES else None
-    except (ValueError, RecursionError):
-        answer = None
-    if status == 200 and answer == LIVE and answer["ok"] is True:
-        return Health.HEALTHY
-    if (
-        status == 503
-        and isinstance(answer, dict)
-        and answer.get("status") in ("starting", "draining")
-    ):
-        return Health.STARTING
-    return Health.FOREIGN
 
 
 class _Conversation:

@@ -12,15 +12,14 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 
-from openclaw_gateway.admin.advice import ours, steps
-from openclaw_gateway.admin.facts import Facts
-from openclaw_gateway.admin.history import Exit
-from openclaw_gateway.admin.locks import LockDirectory
-from openclaw_gateway.admin.units import Manager, Unit
-from openclaw_gateway.admin.verdict import StatusCode, Verdict, gave_up_starting
-from openclaw_gateway.claim.listener import url
+from openclaw_gateway.admin.judge.advice import ours, steps
+from openclaw_gateway.admin.judge.verdict import StatusCode, Verdict, gave_up_starting
+from openclaw_gateway.admin.look.facts import Facts
+from openclaw_gateway.admin.look.history import Exit
+from openclaw_gateway.admin.look.locks import LockDirectory
+from openclaw_gateway.admin.look.units import Manager, Unit
 from openclaw_gateway.errors import ExitCode
-from openclaw_gateway.settings import is_loopback
+from openclaw_gateway.host.address import is_loopback, url
 
 _STOP_S = 10.0
 """More than an honest stop takes: 3 s of goodbyes and what comes after."""

@@ -11,8 +11,8 @@ import socket
 import time
 from typing import NamedTuple
 
-from openclaw_gateway.claim.ownership import Health
-from openclaw_gateway.claim.probe import MAX_BODY_BYTES, TIMEOUT_S, judge
+from openclaw_gateway.client.answer import MAX_BODY_BYTES, Health, judge
+from openclaw_gateway.client.health import TIMEOUT_S
 
 _MAX_HEAD_BYTES = 16384
 _MAX_REASONS = 8

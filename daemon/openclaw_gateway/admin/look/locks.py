@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from openclaw_gateway.claim import process
 from openclaw_gateway.claim.lockfile import (
     Contended,
     DirectoryLock,
@@ -16,8 +15,9 @@ from openclaw_gateway.claim.lockfile import (
     lock_directory_parts,
     read_record,
 )
-from openclaw_gateway.claim.ownership import LockRecord
-from openclaw_gateway.claim.process import PROC
+from openclaw_gateway.claim.record import LockRecord
+from openclaw_gateway.host import process
+from openclaw_gateway.host.process import PROC
 
 # statfs(2) names them by number; mountinfo by name. flock reaches only as far as one host on these.
 _SHARED_STORAGE = {

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn
 
-from openclaw_gateway.server.schema import closed, problems
+from openclaw_gateway.protocol.schema import closed, problems
 
 PROTOCOL = 4
 """The one version that we speak."""

@@ -1,0 +1,1 @@
+"""What is made of what was seen: a verdict, findings, advice. Pure."""

@@ -1,0 +1,1 @@
+"""Every setting: from defaults, files, environment and flags into one immutable value."""
