@@ -1,9 +1,11 @@
-"""What can go wrong, in words and in exit codes: the whole exit table of the daemon."""
+"""What can go wrong: every error, its text, its exit code, and the event that it is logged as."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 from errno import EACCES, EADDRINUSE, EAGAIN, EINVAL, EPERM
+
+from openclaw_gateway.supervisor.events import Event
 
 
 class ExitCode(IntEnum):
@@ -37,11 +39,24 @@ class GatewayError(Exception):
         exit_code: What the process exits with.
         hint: What to do about it, one sentence or more; empty if there is nothing to advise.
         errno: The kernel's word for it, for sd_notify(3); ``None`` if it has none.
+        event: What it is logged as when it ends the process.
     """
 
     exit_code = ExitCode.FAILURE
     hint = ""
     errno: int | None = None
+    event = Event.FAILED
+
+
+class NotReadyError(GatewayError):
+    """The service was started and is not well. ``problem`` says what is wrong."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"not ready: {self.problem}"
 
 
 class ShortageError(GatewayError):
@@ -69,6 +84,7 @@ class ConfigurationError(GatewayError):
 
     exit_code = ExitCode.CONFIG
     errno = EINVAL
+    event = Event.CONFIG_INVALID
 
     def __init__(self, source: str, key: str, problem: str, *, hint: str = "") -> None:
         super().__init__(source, key, problem)
@@ -101,6 +117,8 @@ class UnreadableError(ConfigurationError):
     ) -> None:
         super().__init__(path, "", problem, hint=hint)
         self.path, self.errno, self.exit_code = path, errno, exit_code
+        failed = exit_code is ExitCode.FAILURE
+        self.event = Event.FAILED if failed else Event.STORAGE_UNUSABLE
 
     def __str__(self) -> str:
         return f"cannot read {self.path}: {self.problem}"
@@ -115,6 +133,8 @@ class StorageError(GatewayError):
         problem: Why not.
         errno: The kernel's word, or ``None`` where the refusal is ours.
     """
+
+    event = Event.STORAGE_UNUSABLE
 
     def __init__(
         self, path: str, problem: str, *, errno: int | None = None, hint: str = ""
@@ -138,6 +158,7 @@ class ClaimLostError(GatewayError):
     """
 
     hint = "the state directory of a running gateway must stay where it is"
+    event = Event.CLAIM_LOST
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(path, problem)
@@ -184,6 +205,8 @@ class GatewayLockError(GatewayError):
     ) -> None:
         super().__init__()
         self.owner_pid, self.exit_code, self.hint = owner_pid, exit_code, hint
+        duplicate = exit_code is ExitCode.CONFIG
+        self.event = Event.DUPLICATE if duplicate else Event.LOCK_FAILED
 
 
 class AlreadyListeningError(GatewayLockError):

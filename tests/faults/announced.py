@@ -14,11 +14,12 @@ from pathlib import Path
 
 from witnesses import witnessed
 
-from openclaw_gateway import cli, gateway
+from openclaw_gateway import cli
+from openclaw_gateway.lifecycle import Life
 from openclaw_gateway.supervisor.events import Event
 from openclaw_gateway.supervisor.journal import PlainJournal
 
-_serve, _write = gateway._serve, PlainJournal.write
+_serve, _write = Life._serve, PlainJournal.write
 
 
 async def serve(*arguments):
@@ -44,5 +45,5 @@ def listen():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-gateway._serve, PlainJournal.write = serve, write
+Life._serve, PlainJournal.write = serve, write
 cli.main()

@@ -296,9 +296,9 @@ RACES = [
         stop_signal_between_lock_and_record,
         (
             (
-                "gateway.py",
-                "    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)\n    supervisor",
-                "    supervisor",
+                "lifecycle.py",
+                "    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)\n    life = ",
+                "    life = ",
             ),
         ),
     ),

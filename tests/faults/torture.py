@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults.life import Home
 from faults.witnesses import BEAT_S, Presence, Referee
-from openclaw_gateway import gateway
+from openclaw_gateway import lifecycle
 from openclaw_gateway.claim.lockfile import lock_directory_parts
 
 _WATCHDOG_S = 0.6
@@ -194,7 +194,7 @@ class Torture:
 
 def _witness(home: Path, *, with_child: bool) -> None:
     """Have this process's daemon be seen by the witnesses from claim to release."""
-    serve = gateway._serve
+    serve = lifecycle.Life._serve
 
     async def witnessed(*arguments: object) -> None:
         presence = Presence(home)
@@ -210,7 +210,7 @@ def _witness(home: Path, *, with_child: bool) -> None:
             beating.cancel()
             presence.leave()
 
-    gateway._serve = witnessed  # type: ignore[assignment]
+    lifecycle.Life._serve = witnessed  # type: ignore[assignment, method-assign]
 
 
 async def _beat(presence: Presence) -> None:

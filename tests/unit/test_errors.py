@@ -16,10 +16,12 @@ from openclaw_gateway.errors import (
     GatewayError,
     GatewayLockError,
     NothingToShowError,
+    NotReadyError,
     ShortageError,
     StorageError,
     UnreadableError,
 )
+from openclaw_gateway.supervisor.events import Event
 
 URL = "ws://127.0.0.1:18789"
 
@@ -78,6 +80,11 @@ URL = "ws://127.0.0.1:18789"
             1,
         ),
         (
+            NotReadyError("own /healthz did not answer within 10.0 s"),
+            "not ready: own /healthz did not answer within 10.0 s",
+            1,
+        ),
+        (
             ClaimLostError("/state", "replaced by another directory"),
             "lost the claim on /state: replaced by another directory",
             1,
@@ -97,6 +104,29 @@ URL = "ws://127.0.0.1:18789"
 )
 def test_text_and_exit_code(error: GatewayError, text: str, code: int) -> None:
     assert (str(error), error.exit_code) == (text, code)
+
+
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (AlreadyListeningError(URL, exit_code=ExitCode.CONFIG), Event.DUPLICATE),
+        (AlreadyListeningError(URL), Event.LOCK_FAILED),
+        (AlreadyRunningError(812, 5.0, exit_code=ExitCode.TEMPORARY), Event.LOCK_FAILED),
+        (BindError(URL, "Permission denied", errno=errno.EACCES), Event.LOCK_FAILED),
+        (ConfigurationError("/etc/x.json", "", "no such file"), Event.CONFIG_INVALID),
+        (UnreadableError("/x", "Input/output error", errno=errno.EIO), Event.FAILED),
+        (
+            UnreadableError("/x", "denied", errno=errno.EACCES, exit_code=ExitCode.NOT_PERMITTED),
+            Event.STORAGE_UNUSABLE,
+        ),
+        (StorageError("/state", "full", errno=errno.ENOSPC), Event.STORAGE_UNUSABLE),
+        (ClaimLostError("/state", "replaced"), Event.CLAIM_LOST),
+        (ShortageError("Too many open files"), Event.FAILED),
+        (NotReadyError("no answer"), Event.FAILED),
+    ],
+)
+def test_event_that_an_ending_is_logged_as(error: GatewayError, event: Event) -> None:
+    assert error.event is event
 
 
 @pytest.mark.parametrize("kind", [AlreadyListeningError, BindError, AlreadyRunningError])

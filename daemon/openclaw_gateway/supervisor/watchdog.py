@@ -1,20 +1,17 @@
-"""When a ping is deserved: the loop ran, our own listener answered, and the claim is still ours."""
+"""When a ping is deserved: the loop ran, the service answered, and what we hold is still ours."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from openclaw_gateway.supervisor.events import Event
 from openclaw_gateway.supervisor.journal import Journal
 from openclaw_gateway.supervisor.notify import Supervisor
 
-if TYPE_CHECKING:
-    from openclaw_gateway.claim.claim import Claim
-
 RECHECK_S = 20.0
-"""Seconds between two looks at the claim where systemd watches nothing."""
+"""Seconds between two looks where systemd watches nothing."""
 
 _LIVE = b'{"ok":true,"status":"live"}'
 
@@ -56,25 +53,45 @@ def _literal(host: str) -> bytes:
     return (f"[{host}]" if ":" in host else host).encode("ascii")
 
 
+class Problem(Protocol):
+    """Says within ``timeout_s`` what is wrong with what is watched; ``None`` if nothing is."""
+
+    async def __call__(self, *, timeout_s: float) -> str | None:
+        """Look once."""
+
+
 class Watchdog:
-    """The heartbeat of a running gateway: three looks at everything in each watchdog interval."""
+    """The heartbeat of a running service: three looks at everything in each watchdog interval."""
 
     def __init__(
-        self, claim: Claim, supervisor: Supervisor, journal: Journal, *, status: Callable[[], str]
+        self,
+        supervisor: Supervisor,
+        journal: Journal,
+        *,
+        look: Callable[[], None],
+        problem: Problem,
+        status: Callable[[], str],
     ) -> None:
-        self._claim, self._supervisor, self._journal = claim, supervisor, journal
-        self._status = status
+        """
+        Set up, and watch nothing yet.
+
+        Args:
+            supervisor: Fed, and told the status.
+            journal: Told once when something begins to be wrong.
+            look: Looks at what we hold; raises if we must stop.
+            problem: Asked if systemd watches us: without a problem there is a ping.
+            status: One line for ``systemctl status``.
+        """
+        self._supervisor, self._journal = supervisor, journal
+        self._look, self._problem, self._status = look, problem, status
         self._degraded = False
 
-    async def run(self, host: str, port: int) -> None:
+    async def run(self) -> None:
         """
-        Watch until cancelled.
+        Watch until cancelled. Raises what ``look`` raises.
 
         A third of the interval leaves room for one late tick and one lost message. Pings come from
         the event loop and never from a thread: a thread would go on pinging for a loop that hangs.
-
-        Raises:
-            ClaimLostError: The claim is gone; the daemon must stop.
 
         See Also:
             sd_watchdog_enabled(3).
@@ -84,30 +101,20 @@ class Watchdog:
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         while True:
-            for path in self._claim.verify():
-                self._journal.write(
-                    Event.LOCK_RESTORED,
-                    f"lock file {path} had been removed; made anew",
-                    LOCK_PATH=path,
-                )
-            alive = watched_s is None or await answers(host, port, timeout_s=interval_s)
-            if alive:
+            self._look()
+            problem = None if watched_s is None else await self._problem(timeout_s=interval_s)
+            if problem is None:
                 self._supervisor.ping()
-            self._report(alive, loop.time() - due_s, interval_s)
+            late_s = loop.time() - due_s
+            if problem is None and late_s >= interval_s / 2:
+                problem = f"the event loop was {late_s:.1f} s behind"
+            self._report(problem)
             due_s = max(due_s + interval_s, loop.time())
             await asyncio.sleep(due_s - loop.time())
 
-    def _report(self, alive: bool, late_s: float, interval_s: float) -> None:
-        if alive and late_s < interval_s / 2:
-            self._degraded = False
-            self._supervisor.status(self._status())
-            return
-        trouble = (
-            f"the event loop was {late_s:.1f} s behind"
-            if alive
-            else f"own /healthz did not answer within {interval_s:.1f} s"
-        )
-        self._supervisor.status(f"degraded: {trouble}; {self._status()}")
-        if not self._degraded:
-            self._degraded = True
-            self._journal.write(Event.DEGRADED, f"degraded: {trouble}")
+    def _report(self, problem: str | None) -> None:
+        status = self._status()
+        self._supervisor.status(f"degraded: {problem}; {status}" if problem else status)
+        if problem and not self._degraded:
+            self._journal.write(Event.DEGRADED, f"degraded: {problem}")
+        self._degraded = problem is not None
