@@ -288,7 +288,9 @@ def _configure_status(parser: argparse.ArgumentParser) -> None:
 def _configure_probe(parser: argparse.ArgumentParser) -> None:
     _configure_scope(parser)
     _configure_json(parser)
-    parser.add_argument("--url", metavar="URL", help="ask this address: ws://HOST:PORT")
+    parser.add_argument(
+        "--url", metavar="URL", help="ask this address: ws://HOST:PORT or wss://HOST:PORT"
+    )
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=_seconds, default=2.0, help="for the whole of it (2)"
     )

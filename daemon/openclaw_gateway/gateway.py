@@ -74,9 +74,11 @@ class OwnServer:
 
     async def problem(self, *, timeout_s: float) -> str | None:
         """Ask our own listener for its health through a connection of its own, as any client would."""
-        from openclaw_gateway.supervisor.watchdog import answers
+        from openclaw_gateway.client.answer import Health
+        from openclaw_gateway.client.health import probe_on_loop
 
-        if await answers(self._host, self._port, timeout_s=timeout_s):
+        health = await probe_on_loop(self._host, self._port, timeout_s=timeout_s)
+        if health is Health.HEALTHY:
             return None
         return f"own /healthz did not answer within {timeout_s:.1f} s"
 

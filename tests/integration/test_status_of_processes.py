@@ -120,7 +120,9 @@ def test_keys_of_the_document_are_stable(
         "pid", "command", "user", "unit", "manager", "age_s", "is_stopped", "memory_bytes",
         "threads", "descriptors", "descriptor_limit", "oom_kills", "same_network",
     }  # fmt: skip
-    assert set(said["health"]) == {"host", "port", "health", "took_s", "ready", "failing"}
+    assert set(said["health"]) == {
+        "host", "port", "health", "took_s", "ready", "failing", "scheme",
+    }  # fmt: skip
 
 
 def test_nobody_there_is_stopped(status: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -496,8 +498,9 @@ def test_probe_of_a_flag_that_is_wrong(tmp_path: Path, flag: str) -> None:
     assert (said.returncode, f"flag {flag}: must be" in said.stderr) == (78, True)
 
 
-def test_probe_of_an_address_that_is_none(tmp_path: Path) -> None:
-    said = ask("probe", "--url", "https://example.org", home=tmp_path)
+@pytest.mark.parametrize("address", ["ftp://example.org", "ws://", "ws://u:secret@127.0.0.1:1"])
+def test_probe_of_an_address_that_is_none(tmp_path: Path, address: str) -> None:
+    said = ask("probe", "--url", address, home=tmp_path)
     assert said.returncode == 78
     assert "hint:" in said.stderr
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from openclaw_gateway import cli
 from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, ProcessFact
-from openclaw_gateway.admin.look.health import HealthFact
 from openclaw_gateway.admin.look.subject import Place
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit, parse
 from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.client.answer import Health
+from openclaw_gateway.client.health import HealthFact
 from openclaw_gateway.host.ports import Connections
 
 PORT = 18789

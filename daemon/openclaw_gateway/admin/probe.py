@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 from openclaw_gateway.admin.judge.verdict import StatusCode
 from openclaw_gateway.admin.look import endpoint
-from openclaw_gateway.admin.look.health import HealthFact, check
 from openclaw_gateway.admin.look.subject import Scope
 from openclaw_gateway.admin.report import Report, document, to_json
 from openclaw_gateway.claim.baseport import holder
 from openclaw_gateway.client.answer import Health
+from openclaw_gateway.client.health import HealthFact, check, check_url
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.host import process
 from openclaw_gateway.host.address import url
@@ -42,7 +42,7 @@ def report(
         flags: As for ``settings.load``; only the address is used.
         environ: The caller's environment.
         scope: Whose unit is meant, if that was said.
-        address: ``ws://host:port`` or ``http://host:port`` instead of the configured one.
+        address: A URL instead of the configured address: ``ws``, ``wss``, ``http`` or ``https``.
         timeout_s: Seconds for everything.
         as_json: Print the facts rather than a sentence.
 
@@ -59,23 +59,24 @@ def report(
         port_known = port_given or environ.get("OPENCLAW_GATEWAY_PORT") or owner
         if found.place.problem and not port_known:
             return _untold(found.place.problem, as_json=as_json)
+        fact = check(host, port, timeout_s=timeout_s)
     else:
-        host, port = _parse(address)
+        base, host, port = _parse(address)
         owner = holder(port) if endpoint.is_here(host) else None
-    fact = check(host, port, timeout_s=timeout_s)
+        fact = check_url(base, timeout_s=timeout_s)
     who = process.describe(owner.pid, uid=owner.uid) if owner and owner.pid else None
     version = owner.record.version if owner and owner.record else None
     code = _CODES[fact.health]
     if as_json:
         values = {
-            "url": url(host, port),
+            "url": address or url(host, port),
             "exit_code": int(code),
             **{key: value for key, value in _facts(fact).items() if key not in ("host", "port")},
             "owner": to_json(who),
             "version": version,
         }
         return Report(document(values), code)
-    parts = [f"{url(host, port)}: {fact.health}"]
+    parts = [f"{address or url(host, port)}: {fact.health}"]
     if fact.ready is not None:
         parts.append(
             "ready" if fact.ready else f"not ready ({', '.join(fact.failing) or 'no reason given'})"
@@ -109,15 +110,22 @@ def _facts(fact: object) -> dict[str, object]:
     return facts
 
 
-def _parse(address: str) -> tuple[str, int]:
+_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+
+
+def _parse(address: str) -> tuple[str, str, int]:
+    """Return the URL below which to ask, its host and its port."""
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
     except ValueError:
         parts, host, port = urlsplit(""), None, None
-    if parts.scheme not in ("ws", "http") or not host or not host.isascii():
+    scheme = _SCHEMES.get(parts.scheme)
+    if scheme is None or not host or not host.isascii() or "@" in parts.netloc:
         raise ConfigurationError(
-            "flag", "--url", "must be ws://HOST:PORT or http://HOST:PORT",
-            hint="behind a proxy with TLS, ask the gateway itself",
+            "flag", "--url", "must be ws://HOST:PORT or wss://HOST:PORT",
+            hint="http:// and https:// mean the same, and a path is one that a proxy has the gateway below",
         )  # fmt: skip
-    return host, port or 80
+    port = port or (443 if scheme == "https" else 80)
+    literal = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{literal}:{port}{parts.path}", host, port

@@ -19,6 +19,7 @@ from aiohttp import WSCloseCode, web
 
 from openclaw_gateway import __version__
 from openclaw_gateway.claim.record import LockRecord, Phase
+from openclaw_gateway.client.answer import LIVE
 from openclaw_gateway.host.address import is_loopback
 from openclaw_gateway.server.auth import Authenticator, Source
 from openclaw_gateway.server.builtin import Health, add_builtin
@@ -39,7 +40,6 @@ _KEEPALIVE_S = 10.0
 _LINGER_S = 1.0
 """Seconds that we read on after an answer that did not wait for the request's body."""
 
-_LIVE = b'{"ok":true,"status":"live"}'
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -377,7 +377,7 @@ class _Protocol(web.RequestHandler):
 
 
 async def _live(_: web.Request) -> web.Response:
-    return web.Response(body=_LIVE, content_type="application/json", charset="utf-8")
+    return web.Response(body=LIVE, content_type="application/json", charset="utf-8")
 
 
 def _json(body: dict[str, object], *, ok: bool) -> web.Response:

@@ -13,45 +13,6 @@ from openclaw_gateway.supervisor.notify import Supervisor
 RECHECK_S = 20.0
 """Seconds between two looks where systemd watches nothing."""
 
-_LIVE = b'{"ok":true,"status":"live"}'
-
-
-async def answers(host: str, port: int, *, timeout_s: float) -> bool:
-    """
-    Ask our own listener for its health through a connection of its own, as any client would.
-
-    Args:
-        host: IP literal that the listener can be reached at.
-        port: Its port.
-        timeout_s: Seconds for connect and answer together.
-
-    Returns:
-        Whether the exact answer came in time.
-    """
-    writer = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(host, port, limit=4096)
-            writer.write(
-                b"GET /healthz HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % _literal(host)
-            )
-            answer = await reader.read(4096)
-            while answer and not answer.endswith(_LIVE) and len(answer) < 4096:
-                more = await reader.read(4096)
-                if not more:
-                    break
-                answer += more
-            return answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(_LIVE)
-    except OSError:  # TimeoutError among them
-        return False
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _literal(host: str) -> bytes:
-    return (f"[{host}]" if ":" in host else host).encode("ascii")
-
 
 class Problem(Protocol):
     """Says within ``timeout_s`` what is wrong with what is watched; ``None`` if nothing is."""

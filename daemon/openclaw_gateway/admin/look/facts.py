@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from openclaw_gateway import __version__
-from openclaw_gateway.admin.look.health import HealthFact, check
 from openclaw_gateway.admin.look.history import Exit, duplicate_of, last_exits
 from openclaw_gateway.admin.look.subject import Place, Subject
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit
@@ -21,6 +20,7 @@ from openclaw_gateway.claim.listener import BACKLOG
 from openclaw_gateway.claim.lockfile import read_record
 from openclaw_gateway.claim.record import LockRecord
 from openclaw_gateway.client.answer import Health
+from openclaw_gateway.client.health import HealthFact, check
 from openclaw_gateway.host import process
 from openclaw_gateway.host.address import reachable
 from openclaw_gateway.host.ports import Connections, Listening, connections, listening
