@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from errno import EBADF
 from operator import attrgetter
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from openclaw_gateway import __version__
 from openclaw_gateway.errors import ExitCode, GatewayError
@@ -17,6 +17,9 @@ from openclaw_gateway.settings import load as settings
 from openclaw_gateway.settings.sources import Secret
 from openclaw_gateway.settings.values import level_name
 from openclaw_gateway.supervisor.events import Priority
+
+if TYPE_CHECKING:
+    from openclaw_gateway.admin.look.selection import Selection
 
 _SETTING_FLAGS = (
     ("--port", "PORT", "port to listen on (default 18789)"),
@@ -34,7 +37,7 @@ _SETTING_FLAGS = (
 )
 
 _ALL_FLAGS = tuple(flag for flag, _, _ in _SETTING_FLAGS)
-_PLACE_FLAGS = ("--port", "--config", "--state-dir", "--profile")
+_NAMING_FLAGS = ("--port", "--config", "--state-dir", "--profile")
 """Those that say which gateway is meant."""
 
 _READER_LEFT = 141
@@ -141,6 +144,13 @@ def _flags(arguments: argparse.Namespace) -> dict[str, str | None]:
     return {flag: getattr(arguments, flag, None) for flag, _, _ in _SETTING_FLAGS}
 
 
+def _selection(arguments: argparse.Namespace) -> Selection:
+    """Return which gateway is meant. Raises ``ConfigurationError`` if the profile's name is none."""
+    from openclaw_gateway.admin.look.selection import Scope, select
+
+    return select(os.environ, scope=Scope(arguments.scope), flags=_flags(arguments))
+
+
 def _run(arguments: argparse.Namespace) -> ExitCode:
     from openclaw_gateway import gateway
 
@@ -169,7 +179,6 @@ def _shown(value: object) -> object:
 
 def _status(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import status
-    from openclaw_gateway.admin.look.subject import Scope
     from openclaw_gateway.admin.render import Paint, wants_colour
 
     paint = Paint(coloured=wants_colour(sys.stdout, os.environ))
@@ -177,9 +186,7 @@ def _status(arguments: argparse.Namespace) -> int:
         report = status.report_all(os.environ, as_json=arguments.json, paint=paint)
     else:
         report = status.report(
-            _flags(arguments),
-            os.environ,
-            scope=Scope(arguments.scope),
+            _selection(arguments),
             wait_s=arguments.wait,
             as_json=arguments.json,
             paint=paint,
@@ -190,12 +197,9 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _probe(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import probe
-    from openclaw_gateway.admin.look.subject import Scope
 
     report = probe.report(
-        _flags(arguments),
-        os.environ,
-        scope=Scope(arguments.scope),
+        _selection(arguments),
         address=arguments.url,
         timeout_s=arguments.timeout,
         as_json=arguments.json,
@@ -206,13 +210,10 @@ def _probe(arguments: argparse.Namespace) -> int:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import doctor
-    from openclaw_gateway.admin.look.subject import Scope
     from openclaw_gateway.admin.render import Paint, wants_colour
 
     report = doctor.report(
-        _flags(arguments),
-        os.environ,
-        scope=Scope(arguments.scope),
+        _selection(arguments),
         as_json=arguments.json,
         fix=arguments.fix,
         paint=Paint(coloured=wants_colour(sys.stdout, os.environ)),
@@ -225,13 +226,10 @@ def _logs(arguments: argparse.Namespace) -> int:
     from datetime import datetime
 
     from openclaw_gateway.admin import logs
-    from openclaw_gateway.admin.look.subject import Scope
 
     now = datetime.now().astimezone()
     found = logs.entries(
-        _flags(arguments),
-        os.environ,
-        scope=Scope(arguments.scope),
+        _selection(arguments),
         since=logs.parse_since(arguments.since, now=now) if arguments.since else None,
         count=arguments.lines,
         follow=arguments.follow,
@@ -247,12 +245,9 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 def _call(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import call
-    from openclaw_gateway.admin.look.subject import Scope
 
     report = call.report(
-        _flags(arguments),
-        os.environ,
-        scope=Scope(arguments.scope),
+        _selection(arguments),
         method=arguments.method,
         params=arguments.params,
         address=arguments.url,
@@ -356,14 +351,14 @@ _VERBS = (
         "show how the gateway is, and what to do about it",
         _status,
         _configure_status,
-        _PLACE_FLAGS,
+        _NAMING_FLAGS,
     ),
     _Verb(
         "doctor",
         "check what is known to go wrong, and name a command for each",
         _doctor,
         _configure_doctor,
-        _PLACE_FLAGS,
+        _NAMING_FLAGS,
     ),
     _Verb(
         "logs", "show what the journal has of the gateway", _logs, _configure_logs, ("--profile",)
@@ -373,7 +368,7 @@ _VERBS = (
         "ask whether a healthy gateway answers; for scripts",
         _probe,
         _configure_probe,
-        (*_PLACE_FLAGS, "--host", "--bind"),
+        (*_NAMING_FLAGS, "--host", "--bind"),
     ),
     _Verb("call", "call one method of the running gateway", _call, _configure_call),
 )

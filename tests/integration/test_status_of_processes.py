@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from conftest import CAP_S, Start, clean_environ, free_port, without_systemd
-from openclaw_gateway.admin import status as status_verb
-from openclaw_gateway.admin.look import rivals
-from openclaw_gateway.admin.look.subject import Scope, held
+from openclaw_gateway.admin.look.rivals import Home
+from openclaw_gateway.admin.look.selection import select
+from openclaw_gateway.admin.look.subject import held
+from openclaw_gateway.admin.status import contenders, look, look_at_all
 from openclaw_gateway.claim.baseport import Holder
 
 NOBODY = 65534
@@ -95,12 +96,12 @@ def test_gateway_by_hand_is_unmanaged_and_healthy(
 
 
 def test_gateway_that_starts_while_we_look_is_seen_whole(
-    start: Start, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, port: int, tmp_path: Path
 ) -> None:
     gateway = start().ready()
     at_first: Iterator[dict[int, Holder]] = iter([{}])  # it took its port after our first glance
-    monkeypatch.setattr(status_verb, "held", lambda: next(at_first, held()))
-    seen = status_verb.look({"--port": str(port)}, {"HOME": str(tmp_path)}, scope=Scope.ANY)
+    selection = select({"HOME": str(tmp_path)}, flags={"--port": str(port)})
+    seen = look(selection, holders=lambda: next(at_first, held()))
     assert seen.facts.owner is not None
     assert seen.facts.owner.pid == gateway.pid
 
@@ -329,31 +330,30 @@ def test_all_lists_profiles_and_whoever_else_holds_a_port(
 
 
 def test_profile_of_another_user_is_seen_in_its_home(
-    start: Start, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, port: int, tmp_path: Path
 ) -> None:
     people = [tmp_path / "us", tmp_path / "alice"]
     for home, number in zip(people, (port, free_port()), strict=True):
         (home / ".openclaw-work").mkdir(parents=True, mode=0o700)
         settings = {"gateway": {"port": number}}
         (home / ".openclaw-work/openclaw.json").write_text(json.dumps(settings))
-    accounts = [rivals.Home(home.name, 4000000, str(home)) for home in people]
-    monkeypatch.setattr(rivals, "homes", lambda: accounts)
+    accounts = [Home(home.name, 4000000, str(home)) for home in people]
     alice = start(
         "--profile", "work", OPENCLAW_STATE_DIR="", OPENCLAW_GATEWAY_PORT="", HOME=str(people[1])
     ).ready()
     rows = [
         status
-        for status in status_verb.look_at_all({"HOME": str(people[0])})
-        if status.facts.profile == "work"
+        for status in look_at_all({"HOME": str(people[0])}, accounts=lambda: accounts)
+        if status.facts.subject.profile == "work"
     ]
-    assert [(row.facts.place.port, row.facts.lock.state_dir) for row in rows] == [
+    assert [(row.facts.subject.place.port, row.facts.lock.state_dir) for row in rows] == [
         (port, str(people[0] / ".openclaw-work")),
         (number, str(people[1] / ".openclaw-work")),
     ]
     assert [row.verdict.state for row in rows] == ["stopped", "unmanaged"]
     assert rows[1].facts.owner is not None
     assert rows[1].facts.owner.pid == alice.pid
-    assert list(status_verb.contenders(rows)) == [(str(people[1] / ".openclaw-work"), number)]
+    assert list(contenders(rows)) == [(str(people[1] / ".openclaw-work"), number)]
 
 
 def test_profile_is_default_only_where_that_is_known(

@@ -7,7 +7,9 @@ from typing import Any
 
 from openclaw_gateway import cli
 from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, ProcessFact
-from openclaw_gateway.admin.look.subject import Place
+from openclaw_gateway.admin.look.place import Place
+from openclaw_gateway.admin.look.selection import Scope, select
+from openclaw_gateway.admin.look.subject import Subject
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit, parse
 from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.client.answer import Health
@@ -15,10 +17,12 @@ from openclaw_gateway.client.health import HealthFact
 from openclaw_gateway.host.ports import Connections
 
 PORT = 18789
-ARGUMENTS = (
-    (),
-    ("--profile=work", "--user"),
-    ("--port=18789", "--state-dir=/s", "--config='/a b'", "--system"),
+SELECTIONS = (
+    select({}),
+    select({}, scope=Scope.USER, flags={"--profile": "work"}),
+    select(
+        {}, scope=Scope.SYSTEM, flags={"--port": "18789", "--state-dir": "/s", "--config": "/a b"}
+    ),
 )
 """What may have named a gateway on our own command line."""
 PID = 812
@@ -127,25 +131,35 @@ def answer(health: Health, **changes: Any) -> HealthFact:
     return HealthFact("127.0.0.1", PORT, health, 0.002)._replace(**changes)
 
 
+STATE_DIR = "/var/lib/openclaw-gateway/default"
+PLACE = Place(
+    port=PORT,
+    host="127.0.0.1",
+    state_dir=STATE_DIR,
+    config_path="/etc/openclaw-gateway/o.json",
+    auth="token",
+    health_timeout_s=30.0,
+)
+
+
 def running(**changes: Any) -> Facts:
-    """Return the facts of a healthy system unit, changed."""
-    state_dir = "/var/lib/openclaw-gateway/default"
-    made = Facts(
-        arguments=(),
-        profile=None,
-        profile_name="default",
-        place=Place(
-            PORT, "default", "127.0.0.1", state_dir, "/etc/openclaw-gateway/o.json", "token", 30.0
-        ),
-        configured_port=PORT,
-        unit_name="openclaw-gateway.service",
+    """Return the facts of a healthy system unit, changed; the subject's own parts are given like the others."""
+    parts = {name: changes.pop(name) for name in Subject._fields if name in changes}
+    subject = Subject(
+        selection=SELECTIONS[0],
         manager=SYSTEM,
         unit=unit(),
         unit_problem=None,
         socket=None,
+        place=PLACE,
+        configured_port=PORT,
+        others=(),
+    )
+    made = Facts(
+        subject=subject._replace(**parts),
         process=process(),
         owner=process(),
-        lock=LockFact(PID, 990, state_dir, PID, record(), True, None),
+        lock=LockFact(PID, 990, STATE_DIR, PID, record(), True, None),
         listeners=(ListenerFact("127.0.0.1", PORT, 990, PID, 0, 512),),
         strangers=(),
         connections=Connections(0, 0),
@@ -153,7 +167,6 @@ def running(**changes: Any) -> Facts:
         parked_behind=None,
         last_exit=None,
         rivals=(),
-        others=(),
         unseen=(),
         viewer_uid=0,
         cli_version="0.1.0",

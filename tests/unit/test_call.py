@@ -8,7 +8,7 @@ import pytest
 
 from openclaw_gateway.admin import call
 from openclaw_gateway.admin.call import Target, find
-from openclaw_gateway.admin.look.subject import Scope
+from openclaw_gateway.admin.look.selection import select
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_secret_of_this_machine_stays_on_it_unless_it_was_given(
     flags = {"--token-file": str(tmp_path / "token") if given else None}
     environ = {"HOME": "/nonexistent", "OPENCLAW_GATEWAY_TOKEN": "local"}
     port = "1" if address is None else None
-    target = find(flags | {"--port": port}, environ, scope=Scope.ANY, address=address)
+    target = find(select(environ, flags=flags | {"--port": port}), address=address)
     assert target == Target(address or "ws://127.0.0.1:1", token, None)
 
 
@@ -39,7 +39,7 @@ def test_token_is_read_where_the_gateway_keeps_it(tmp_path: Path) -> None:
     (tmp_path / "gateway.token").write_text("made\n")
     (tmp_path / "gateway.token").chmod(0o600)
     flags = {"--state-dir": str(tmp_path), "--port": "7"}
-    assert find(flags, {}, scope=Scope.ANY, address=None).token == "made"
+    assert find(select({}, flags=flags), address=None).token == "made"
 
 
 def test_forbidden_token_is_named_with_the_way_out(
@@ -50,6 +50,6 @@ def test_forbidden_token_is_named_with_the_way_out(
 
     monkeypatch.setattr(call, "open", forbidden, raising=False)
     with pytest.raises(call.CallFailed) as caught:
-        find({"--state-dir": str(tmp_path), "--port": "7"}, {}, scope=Scope.ANY, address=None)
+        find(select({}, flags={"--state-dir": str(tmp_path), "--port": "7"}), address=None)
     assert f"{tmp_path}/gateway.token" in str(caught.value)
     assert "sudo" in caught.value.hint and "--token-file" in caught.value.hint

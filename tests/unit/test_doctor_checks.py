@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from gateways import (
-    ARGUMENTS,
+    PLACE,
     PORT,
+    SELECTIONS,
     failed_unit,
     foreign_words,
     nobody,
@@ -21,7 +22,7 @@ from gateways import (
 
 from openclaw_gateway.admin.judge.checks import (
     CHECKS,
-    Examined,
+    Examination,
     Finding,
     Secrets,
     Severity,
@@ -31,6 +32,7 @@ from openclaw_gateway.admin.judge.verdict import judge
 from openclaw_gateway.admin.look.facts import Facts, ListenerFact, Rival
 from openclaw_gateway.admin.look.history import Exit
 from openclaw_gateway.admin.look.locks import LockDirectory, LockPath
+from openclaw_gateway.admin.look.selection import Selection, select
 from openclaw_gateway.admin.look.units import NO_SYSTEMD, Manager
 from openclaw_gateway.host.ports import Connections
 
@@ -39,13 +41,13 @@ ALICE = Manager(4000000)
 OK, NOTE, UNSEEN, WARNING, ERROR = Severity
 
 
-def seen(facts: Facts | None = None, **changes: Any) -> Examined:
+def seen(facts: Facts | None = None, **changes: Any) -> Examination:
     """Return what doctor sees of a healthy system unit, changed."""
     facts = facts or running()
-    made = Examined(
+    made = Examination(
         facts=facts,
         verdict=judge(facts),
-        units=(facts.unit,) if facts.unit else (),
+        units=(facts.subject.unit,) if facts.subject.unit else (),
         unit_problems=(),
         locks=LockDirectory(STATE, None, 990),
         secrets=Secrets(),
@@ -61,7 +63,7 @@ def seen(facts: Facts | None = None, **changes: Any) -> Examined:
     return made._replace(**changes)
 
 
-def of_unit(**changes: Any) -> Examined:
+def of_unit(**changes: Any) -> Examination:
     return seen(running(unit=unit(**changes)))
 
 
@@ -71,8 +73,12 @@ def at(exit_status: str, kind: str = "exited", cause: str = "") -> Exit:
 
 HELD = LockPath(f"{STATE}/tmp/openclaw-990/gateway.state.lock", 812, record(), False)
 LEFTOVER = LockPath(f"{STATE}/tmp/openclaw-990/gateway.state.lock", None, None, True)
-PLACE = running().place
-WIDE = running(listeners=(ListenerFact("0.0.0.0", PORT, 990, 812, 0, 512),))
+
+
+def wide(**changes: Any) -> Facts:
+    """Return the facts of a gateway that the network reaches."""
+    return running(listeners=(ListenerFact("0.0.0.0", PORT, 990, 812, 0, 512),), **changes)
+
 
 # Check, what was seen, severity, part of the evidence, part of the command.
 CASES = [
@@ -115,13 +121,13 @@ CASES = [
     ("linger", seen(nobody(unit=None, unit_problem=NO_SYSTEMD)), UNSEEN, f"no unit: {NO_SYSTEMD}", ""),
     ("disk", seen(storage=None, locks=LockDirectory(STATE, "Permission denied")), UNSEEN, f"{STATE}: Permission denied", ""),
     ("exposure", seen(running(place=PLACE._replace(auth="none"))), NOTE, "no authentication", "config"),
-    ("exposure", seen(WIDE._replace(place=PLACE._replace(auth="none"))), ERROR, "no authentication", "config"),
-    ("exposure", seen(WIDE), NOTE, "is open", "config --state-dir=/var/lib/openclaw-gateway/default --config=/etc/openclaw-gateway/o.json"),
-    ("exposure", seen(WIDE._replace(profile="b", place=PLACE._replace(has_config=False))), NOTE, "is open", f"config --profile=b --state-dir={STATE}"),
-    ("exposure", seen(WIDE._replace(unit=None, arguments=ARGUMENTS[1])), NOTE, "is open", "config --profile=work"),
-    ("exposure", seen(WIDE), NOTE, "ws://0.0.0.0:18789 is open", "config"),
+    ("exposure", seen(wide(place=PLACE._replace(auth="none"))), ERROR, "no authentication", "config"),
+    ("exposure", seen(wide()), NOTE, "is open", "config --state-dir=/var/lib/openclaw-gateway/default --config=/etc/openclaw-gateway/o.json"),
+    ("exposure", seen(wide(selection=select({}, flags={"--profile": "b"}), place=PLACE._replace(has_config=False))), NOTE, "is open", f"config --profile=b --state-dir={STATE}"),
+    ("exposure", seen(wide(unit=None, selection=SELECTIONS[1])), NOTE, "is open", "config --profile=work"),
+    ("exposure", seen(wide()), NOTE, "ws://0.0.0.0:18789 is open", "config"),
     ("last-exits", seen(exits=(at("78", cause="no port"),)), NOTE, "exited with 78: no port", "logs"),
-    ("last-exits", seen(running(arguments=ARGUMENTS[1]), exits=(at("6"),)), NOTE, "exited with 6", "logs --profile=work --user"),
+    ("last-exits", seen(running(selection=SELECTIONS[1]), exits=(at("6"),)), NOTE, "exited with 6", "logs --profile=work --user"),
     ("last-exits", seen(exits=(at("KILL", "killed"),)), NOTE, "killed with KILL", "logs"),
     ("linger", seen(running(manager=ALICE), lingers=False), WARNING, "ends with the last session", "loginctl enable-linger 4000000"),
     ("linger", seen(is_wsl=True), NOTE, "WSL", ""),
@@ -134,7 +140,7 @@ CASES = [
 ]  # fmt: skip
 
 
-def findings(name: str, what: Examined) -> tuple[Finding, ...]:
+def findings(name: str, what: Examination) -> tuple[Finding, ...]:
     (check,) = (check for check in CHECKS if check.name == name)
     return check.run(what)
 
@@ -145,7 +151,7 @@ def findings(name: str, what: Examined) -> tuple[Finding, ...]:
     ids=[f"{case[0]}-{case[3][:20]}" for case in CASES],
 )
 def test_finding(
-    name: str, what: Examined, severity: Severity, evidence: str, command: str
+    name: str, what: Examination, severity: Severity, evidence: str, command: str
 ) -> None:
     assert any(
         found.severity is severity and evidence in found.evidence and command in found.command
@@ -153,10 +159,11 @@ def test_finding(
     ), findings(name, what)
 
 
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=len)
+@pytest.mark.parametrize("selection", SELECTIONS, ids=lambda _: "")
 @pytest.mark.parametrize("what", [case[1] for case in CASES], ids=lambda _: "")
-def test_commands_exist(what: Examined, arguments: tuple[str, ...]) -> None:
-    named = what._replace(facts=what.facts._replace(arguments=arguments))
+def test_commands_exist(what: Examination, selection: Selection) -> None:
+    subject = what.facts.subject._replace(selection=selection)
+    named = what._replace(facts=what.facts._replace(subject=subject))
     for check in CHECKS:
         for found in check.run(named):
             for words in foreign_words(found.command):

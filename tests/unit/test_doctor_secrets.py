@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gateways import running, unit
+from gateways import PLACE, running, unit
 
 from openclaw_gateway.admin.doctor import look_for_secrets
 from openclaw_gateway.admin.judge.checks import Secrets
@@ -16,7 +16,7 @@ TOKEN = "OPENCLAW_GATEWAY_TOKEN=secret-of-the-test\n"
 def look(tmp_path: Path, *names: str) -> Secrets:
     """Look where there is nothing but a unit's environment files."""
     facts = running(
-        place=running().place._replace(config_path=str(tmp_path / "none.json")),
+        place=PLACE._replace(config_path=str(tmp_path / "none.json")),
         lock=running().lock._replace(state_dir=str(tmp_path / "none")),
     )
     files = tuple(str(tmp_path / name) for name in names)

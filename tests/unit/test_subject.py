@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from gateways import record, unit
 
-from openclaw_gateway.admin.look.subject import Scope, Subject, resolve
+from openclaw_gateway.admin.look.selection import Scope, select
+from openclaw_gateway.admin.look.subject import Subject, resolve
 from openclaw_gateway.admin.look.units import Answer
 
 OF_SYSTEM = "/var/lib/openclaw-gateway/work"
@@ -24,7 +25,8 @@ NO_BUS = Answer((), "Failed to connect to bus")
 def resolved(
     home: Path, flags: Mapping[str, str | None], answer: Answer, *, scope: Scope = Scope.ANY
 ) -> Subject:
-    return resolve(flags, {"HOME": str(home)}, {}, scope=scope, shown=answer)
+    selection = select({"HOME": str(home)}, scope=scope, flags=flags)
+    return resolve(selection, {}, shown=answer)
 
 
 @pytest.mark.parametrize("directory", [OF_SYSTEM, "HOME/.openclaw-work"])

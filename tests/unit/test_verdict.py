@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from gateways import (
-    ARGUMENTS,
     PORT,
+    SELECTIONS,
     answer,
     failed_unit,
     foreign_words,
@@ -380,7 +380,7 @@ FACTS = st.builds(
     parked_behind=_one_of(None, 640),
     displaced_by=_one_of(None, "/home/alice/.openclaw-a"),
     viewer_uid=_one_of(0, 1000),
-    arguments=_one_of(*ARGUMENTS),
+    selection=_one_of(*SELECTIONS),
 )  # fmt: skip
 
 
@@ -404,7 +404,7 @@ def test_stopped_is_never_said_of_what_lives_or_could_not_be_asked(facts: Facts)
         assert facts.owner is None
         assert facts.process is None
         assert facts.health.health is not Health.HEALTHY
-        assert facts.unit is not None or facts.unit_problem in (None, NO_SYSTEMD)
+        assert facts.subject.unit is not None or facts.subject.unit_problem in (None, NO_SYSTEMD)
 
 
 @given(FACTS)

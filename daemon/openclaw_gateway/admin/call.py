@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from openclaw_gateway import __version__
 from openclaw_gateway.admin.look import endpoint
-from openclaw_gateway.admin.look.subject import Scope
+from openclaw_gateway.admin.look.selection import (
+    SECRET_FLAGS,
+    SECRET_VARIABLES,
+    Selection,
+)
 from openclaw_gateway.admin.look.units import Unit
 from openclaw_gateway.admin.report import Report, document
 from openclaw_gateway.errors import ConfigurationError, ExitCode, GatewayError
@@ -21,8 +24,6 @@ from openclaw_gateway.settings.load import TOKEN_FILE, AuthMode, Settings, load
 from openclaw_gateway.settings.sources import read_secret
 
 _MAX_ANSWER_BYTES = 1 << 28
-_SECRET_FLAGS = ("--token-file", "--password-file")
-_SECRET_VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
 
 
 class CallFailed(GatewayError):
@@ -53,10 +54,8 @@ class Target(NamedTuple):
 
 
 def report(
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
+    selection: Selection,
     *,
-    scope: Scope,
     method: str,
     params: str | None,
     address: str | None,
@@ -67,9 +66,7 @@ def report(
     Make one call, and say what came of it.
 
     Args:
-        flags: As ``settings.load`` takes them.
-        environ: The process's environment.
-        scope: Whose unit is meant, if that was said.
+        selection: Which gateway is meant, and the secret to show it, if one was given.
         method: Such as ``status``.
         params: JSON text; ``None`` sends none.
         address: See ``find``.
@@ -84,7 +81,7 @@ def report(
         decoded = None if params is None else json.loads(params)
     except ValueError as error:
         raise ConfigurationError("flag", "--params", f"not JSON: {error}") from None
-    target = find(flags, environ, scope=scope, address=address)
+    target = find(selection, address=address)
     try:
         payload = call(target, method, decoded, timeout_s=timeout_s)
     except CallFailed as failure:
@@ -97,13 +94,7 @@ def report(
     return Report(text.splitlines(), ExitCode.OK)
 
 
-def find(
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
-    *,
-    scope: Scope,
-    address: str | None,
-) -> Target:
+def find(selection: Selection, *, address: str | None) -> Target:
     """
     Work out where to connect to and with what.
 
@@ -111,9 +102,7 @@ def find(
     someone gave it for this call.
 
     Args:
-        flags: As given on the command line.
-        environ: The caller's environment.
-        scope: Whose unit is meant, if that was said.
+        selection: Which gateway is meant.
         address: A ``ws://`` URL; ``None`` is the gateway that ``status`` would show.
 
     Raises:
@@ -122,19 +111,19 @@ def find(
     """
     port = None if address is None else _parse(address)
     if address is not None and port is None:
-        return Target(address, *_given(flags))
-    meant = {**flags, "--port": str(port)} if port else flags
-    found = endpoint.find(meant, environ, scope=scope)
+        return Target(address, *_given(selection))
+    meant = selection.at_port(port) if port else selection
+    found = endpoint.find(meant)
     target = address or url(found.host, found.port)
-    if any(flags.get(flag) for flag in _SECRET_FLAGS):
-        return Target(target, *_given(flags))
-    settings = _settings(found, flags, environ)
+    if any(selection.secret_files.values()):
+        return Target(target, *_given(selection))
+    settings = _settings(found, selection)
     if settings is not None and settings.auth_mode is AuthMode.NONE:
         return Target(target, None, None)
     if settings is not None and settings.auth_mode is AuthMode.PASSWORD:
         return Target(target, None, settings.password)
     token = settings.token if settings else None
-    return Target(target, token or _kept_token(target, found, meant, environ), None)
+    return Target(target, token or _kept_token(target, found, meant), None)
 
 
 def _parse(address: str) -> int | None:
@@ -149,9 +138,9 @@ def _parse(address: str) -> int | None:
     return (port or {"ws": 80, "wss": 443}[parts.scheme]) if endpoint.is_here(host) else None
 
 
-def _given(flags: Mapping[str, str | None]) -> tuple[str | None, str | None]:
+def _given(selection: Selection) -> tuple[str | None, str | None]:
     """Read the token or the password that flags of this call name."""
-    token, password = (flags.get(flag) for flag in _SECRET_FLAGS)
+    token, password = (selection.secret_files.get(flag) for flag in SECRET_FLAGS)
     if password and not token:
         return None, read_secret("flag", "--password-file", password, private=True)
     if token:
@@ -159,35 +148,27 @@ def _given(flags: Mapping[str, str | None]) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _settings(
-    found: endpoint.Endpoint, flags: Mapping[str, str | None], environ: Mapping[str, str]
-) -> Settings | None:
+def _settings(found: endpoint.Endpoint, selection: Selection) -> Settings | None:
     """Load the gateway's settings as it does; ``None`` if we may not read them."""
     place, who = found.place, found.holder
     if not place.is_readable:
         return None
     if found.unit is None:
-        flags = {**flags, "--port": str(found.port)}
+        flags: dict[str, str | None] = {**selection.flags, "--port": str(found.port)}
         # A record is its holder's word only: what another account names is not read in its favour.
-        if who and who.uid == os.geteuid() and who.record and not _says_where(flags, environ):
+        if who and who.uid == os.geteuid() and who.record and not selection.names_files:
             flags["--config"] = _existing(who.record.config_path)
-        return load(flags, environ)
+        return load(flags, selection.environ)
     where = {
         "--port": str(found.port),
         "--state-dir": place.state_dir,
         "--config": _existing(place.config_path),
         "--auth": place.auth if place.auth in set(AuthMode) else None,
     }
-    given = {name: environ[name] for name in _SECRET_VARIABLES if environ.get(name)}
+    environ = selection.environ
+    given = {name: environ[name] for name in SECRET_VARIABLES if environ.get(name)}
     credentials = {"CREDENTIALS_DIRECTORY": _credentials(found.unit)}
     return load(where, {**found.unit.environment, **credentials, **given})
-
-
-def _says_where(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> bool:
-    """Whether somebody named the gateway's files for this call."""
-    return any(flags.get(flag) for flag in ("--config", "--state-dir")) or any(
-        environ.get(name) for name in ("OPENCLAW_CONFIG_PATH", "OPENCLAW_STATE_DIR")
-    )
 
 
 def _existing(path: str | None) -> str | None:
@@ -200,16 +181,11 @@ def _credentials(unit: Unit) -> str:
     return f"/run/{f'user/{uid}/' if uid is not None else ''}credentials/{unit.name}"
 
 
-def _kept_token(
-    target: str,
-    found: endpoint.Endpoint,
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
-) -> str | None:
+def _kept_token(target: str, found: endpoint.Endpoint, selection: Selection) -> str | None:
     """Read the token that the gateway made for itself; ``None`` if there is none."""
     directory = found.place.state_dir
     who = found.holder
-    if who and who.record and who.record.state_dir and not _says_where(flags, environ):
+    if who and who.record and who.record.state_dir and not selection.names_files:
         directory = who.record.state_dir
     path = os.path.join(directory, TOKEN_FILE)
     try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from openclaw_gateway.admin.judge.checks import (
     CHECKS,
     Check,
-    Examined,
+    Examination,
     Finding,
     Secrets,
     Severity,
@@ -21,7 +21,7 @@ from openclaw_gateway.admin.look import units
 from openclaw_gateway.admin.look.facts import Facts
 from openclaw_gateway.admin.look.history import is_kept, is_readable, last_exits
 from openclaw_gateway.admin.look.locks import LockDirectory, remove_leftovers, survey
-from openclaw_gateway.admin.look.subject import Scope
+from openclaw_gateway.admin.look.selection import SECRET_VARIABLES, Selection
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit
 from openclaw_gateway.admin.render import Paint
 from openclaw_gateway.admin.report import Report, document, to_json
@@ -32,36 +32,22 @@ _RUN_USER = "/run/user"
 _LINGER = "/var/lib/systemd/linger"
 _EXITS = 10
 _SECRET_KEYS = (b'"token"', b'"password"', b"token:", b"password:")
-_SECRET_VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
 
 
-def report(
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
-    *,
-    scope: Scope,
-    as_json: bool,
-    fix: bool,
-    paint: Paint,
-) -> Report:
+def report(selection: Selection, *, as_json: bool, fix: bool, paint: Paint) -> Report:
     """
     Be ``doctor``.
 
     Args:
-        flags: What names the gateway; see ``status.look``.
-        environ: The caller's environment.
-        scope: Whose unit is meant.
+        selection: Which gateway is meant.
         as_json: Print one JSON document.
         fix: After the list, remove what is proven to be left over, and nothing else.
         paint: Colours.
 
     Returns:
         Exits with 0 if nothing is worse than a note, 1 for warnings and errors.
-
-    Raises:
-        ConfigurationError: The profile's name is none.
     """
-    seen = examine(flags, environ, scope=scope)
+    seen = examine(selection)
     results = [(check, check.run(seen)) for check in CHECKS]
     bad = any(
         finding.severity in (Severity.WARNING, Severity.ERROR)
@@ -120,14 +106,12 @@ def _lines(check: Check, findings: tuple[Finding, ...], paint: Paint) -> Iterato
             yield f"{head}          {paint.bold(finding.command)}"
 
 
-def examine(
-    flags: Mapping[str, str | None], environ: Mapping[str, str], *, scope: Scope
-) -> Examined:
+def examine(selection: Selection) -> Examination:
     """Look at everything that ``checks`` judges. Reads only; may start a ``systemctl show`` for each manager."""
-    facts, verdict = look(flags, environ, scope=scope)
+    facts, verdict = look(selection)
     found, problems = _all_units(facts)
-    is_user_unit = facts.unit is not None and not facts.manager.is_system
-    return Examined(
+    is_user_unit = facts.subject.unit is not None and not facts.subject.manager.is_system
+    return Examination(
         facts=facts,
         verdict=verdict,
         units=found,
@@ -135,13 +119,13 @@ def examine(
         locks=survey(facts.lock.state_dir),
         secrets=look_for_secrets(facts, found),
         storage=_room(facts.lock.state_dir),
-        exits=tuple(last_exits(facts.unit, count=_EXITS)) if facts.unit else (),
-        journal_problem=_journal_problem(facts.manager),
-        lingers=os.path.exists(f"{_LINGER}/{facts.manager.user}") if is_user_unit else None,
+        exits=tuple(last_exits(facts.subject.unit, count=_EXITS)) if facts.subject.unit else (),
+        journal_problem=_journal_problem(facts.subject.manager),
+        lingers=os.path.exists(f"{_LINGER}/{facts.subject.manager.user}") if is_user_unit else None,
         is_wsl=_is_wsl(),
         suspended_s=time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC),
         clock_step_s=_clock_step_s(facts),
-        ports=tuple(contenders(look_at_all(environ))),
+        ports=tuple(contenders(look_at_all(selection.environ))),
     )  # fmt: skip
 
 
@@ -155,12 +139,12 @@ def _journal_problem(manager: Manager) -> str | None:
 
 def _all_units(facts: Facts) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
     """Ask every manager that we may ask about its unit of the same name."""
-    found: list[Unit] = [facts.unit] if facts.unit else []
+    found: list[Unit] = [facts.subject.unit] if facts.subject.unit else []
     problems = []
     for manager in (SYSTEM, *_user_managers()):
-        if manager == facts.manager:
+        if manager == facts.subject.manager:
             continue
-        answer = units.show([facts.unit_name], manager)
+        answer = units.show([facts.subject.unit_name], manager)
         found += [unit for unit in answer.units if unit.is_loaded and _counts(unit)]
         if answer.problem and answer.problem != units.NO_SYSTEMD:
             problems.append(f"units of {manager}: {answer.problem}")
@@ -190,7 +174,7 @@ def _user_managers() -> Iterator[Manager]:
 
 def _secrets_in(found: tuple[Unit, ...]) -> Iterator[tuple[Unit, str]]:
     for unit in found:
-        for variable in _SECRET_VARIABLES:
+        for variable in SECRET_VARIABLES:
             if unit.environment.get(variable):
                 yield unit, variable
 
@@ -199,7 +183,7 @@ def look_for_secrets(facts: Facts, found: tuple[Unit, ...]) -> Secrets:
     """Find secrets that others may read; the values stay unread where a file's mode tells enough."""
     looks: list[tuple[str, Callable[[str], Iterator[tuple[str, int]]]]] = [
         (facts.lock.state_dir, _open_in_state),
-        (facts.place.config_path, _open_configuration),
+        (facts.subject.place.config_path, _open_configuration),
         *((path, _open_environment) for path in _environment_files(found)),
     ]
     open_files: list[tuple[str, int]] = []
@@ -250,7 +234,7 @@ def _sets_secret(path: str) -> bool:
         lines = file.read(1 << 20).splitlines()
     pairs = (line.strip().partition(b"=") for line in lines)
     return any(
-        name.strip().decode("ascii", "replace") in _SECRET_VARIABLES and value.strip(b" \t\"'")
+        name.strip().decode("ascii", "replace") in SECRET_VARIABLES and value.strip(b" \t\"'")
         for name, _, value in pairs
     )
 

@@ -9,21 +9,19 @@ from typing import Any
 
 from openclaw_gateway.admin.look import units
 from openclaw_gateway.admin.look.history import hex_id, is_kept, is_readable, match_unit
-from openclaw_gateway.admin.look.subject import Scope, choose_manager, held
+from openclaw_gateway.admin.look.selection import Selection
+from openclaw_gateway.admin.look.subject import choose_manager, held
 from openclaw_gateway.admin.look.units import Manager
 from openclaw_gateway.admin.report import SCHEMA
 from openclaw_gateway.errors import ConfigurationError, NothingToShowError
-from openclaw_gateway.settings.location import locate
 from openclaw_gateway.supervisor.events import Priority
 
 _FOLLOW_S = 1.0
 
 
 def entries(
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
+    selection: Selection,
     *,
-    scope: Scope,
     since: datetime | None,
     count: int,
     follow: bool,
@@ -32,21 +30,17 @@ def entries(
     Yield journal entries of the unit, oldest first.
 
     Args:
-        flags: ``--profile`` says which.
-        environ: The caller's environment.
-        scope: Whose unit is meant.
+        selection: Which gateway's unit is meant.
         since: From when on; ``None`` for the last ``count``.
         count: How many of the last ones, where ``since`` is not given.
         follow: Go on with what comes, until interrupted.
 
     Raises:
-        ConfigurationError: The profile's name is none.
         NothingToShowError: There is no journal, none that we may read, or nothing in it; a follower
             waits for the latter instead.
     """
-    profile = locate(flags, environ).profile
-    manager = choose_manager(scope, profile, held())
-    name = units.unit_name(profile)
+    manager = choose_manager(selection, held())
+    name = units.unit_name(selection.where.profile)
     if not is_kept():
         raise NothingToShowError(
             f"the log of {name}",

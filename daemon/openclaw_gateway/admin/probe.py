@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from openclaw_gateway.admin.judge.verdict import StatusCode
 from openclaw_gateway.admin.look import endpoint
-from openclaw_gateway.admin.look.subject import Scope
+from openclaw_gateway.admin.look.selection import PORT_VARIABLE, Selection
 from openclaw_gateway.admin.report import Report, document, to_json
 from openclaw_gateway.claim.baseport import holder
 from openclaw_gateway.client.answer import Health
@@ -26,22 +25,12 @@ _CODES = {
 }
 
 
-def report(
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
-    *,
-    scope: Scope,
-    address: str | None,
-    timeout_s: float,
-    as_json: bool,
-) -> Report:
+def report(selection: Selection, *, address: str | None, timeout_s: float, as_json: bool) -> Report:
     """
     Be ``probe``.
 
     Args:
-        flags: As for ``settings.load``; only the address is used.
-        environ: The caller's environment.
-        scope: Whose unit is meant, if that was said.
+        selection: Which gateway is meant; of its settings only the address is used.
         address: A URL instead of the configured address: ``ws``, ``wss``, ``http`` or ``https``.
         timeout_s: Seconds for everything.
         as_json: Print the facts rather than a sentence.
@@ -53,10 +42,9 @@ def report(
         ConfigurationError: The address is none, or another flag is wrong.
     """
     if address is None:
-        port_given = bool(flags.get("--port"))
-        found = endpoint.find(flags, environ, scope=scope, asks_manager=not port_given)
+        found = endpoint.find(selection, asks_manager=not selection.port)
         host, port, owner = found.host, found.port, found.holder
-        port_known = port_given or environ.get("OPENCLAW_GATEWAY_PORT") or owner
+        port_known = selection.port or selection.environ.get(PORT_VARIABLE) or owner
         if found.place.problem and not port_known:
             return _untold(found.place.problem, as_json=as_json)
         fact = check(host, port, timeout_s=timeout_s)

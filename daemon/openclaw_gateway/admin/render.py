@@ -65,7 +65,7 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 def screen(facts: Facts, verdict: Verdict, paint: Paint) -> list[str]:
     """Return the lines that ``status`` shows."""
-    title = "openclaw-gateway" + (f" ({facts.profile})" if facts.profile else "")
+    title = "openclaw-gateway" + (f" ({facts.subject.profile})" if facts.subject.profile else "")
     word = paint.tone(verdict.exit_code, verdict.state.upper())
     code = paint.dim(f"(exit {int(verdict.exit_code)})")
     lines = [f"{paint.bold(title)}  {word}: {verdict.reason}  {code}"]
@@ -93,10 +93,10 @@ def _block(label: str, texts: Sequence[str], paint: Paint) -> list[str]:
 
 
 def _unit_lines(facts: Facts) -> list[str]:
-    unit = facts.unit
+    unit = facts.subject.unit
     if unit is None:
         return [
-            f"{facts.unit_name} ({facts.manager}): {facts.unit_problem or 'none for this port'}"
+            f"{facts.subject.unit_name} ({facts.subject.manager}): {facts.subject.unit_problem or 'none for this port'}"
         ]
     name = f"{unit.name} ({unit.manager})"
     if unit.load_state != "loaded":
@@ -142,7 +142,7 @@ def _process_lines(fact: ProcessFact | None) -> list[str]:
 def _lock_lines(facts: Facts) -> list[str]:
     lock, lines = facts.lock, []
     if lock.port_pid is None:
-        lines.append(f"port {facts.place.port}: held by nobody")
+        lines.append(f"port {facts.subject.place.port}: held by nobody")
     else:
         agrees = ""
         if lock.is_own_record is not None:
@@ -151,7 +151,7 @@ def _lock_lines(facts: Facts) -> list[str]:
             )
         is_other = facts.owner is not None and facts.owner != facts.process
         who = str(facts.owner) if is_other else f"pid {lock.port_pid}"
-        lines.append(f"port {facts.place.port}: held by {who}{agrees}")
+        lines.append(f"port {facts.subject.place.port}: held by {who}{agrees}")
     if lock.problem is None:
         who = f"held by pid {lock.state_pid}" if lock.state_pid else "held by nobody"
         lines.append(f"state directory {lock.state_dir}: {who}")
@@ -171,7 +171,7 @@ def _record(record: LockRecord) -> str:
 
 def _listeners(facts: Facts) -> str:
     if not facts.listeners:
-        return f"nobody listens on port {facts.place.port}"
+        return f"nobody listens on port {facts.subject.place.port}"
     ours = {facts.process.pid} if facts.process else set()
     parts = [_listener(fact, ours) for fact in facts.listeners]
     counts = facts.connections
@@ -202,7 +202,7 @@ def _health(facts: Facts) -> str:
 
 
 def _last_exit(facts: Facts) -> list[str]:
-    unit, last = facts.unit, facts.last_exit
+    unit, last = facts.subject.unit, facts.last_exit
     if last is not None:
         cause = f": {last.cause}" if last.cause else ""
         return [

@@ -11,16 +11,17 @@ from openclaw_gateway.admin.judge.advice import steps
 from openclaw_gateway.admin.judge.verdict import FINAL, State, StatusCode, Verdict, judge
 from openclaw_gateway.admin.look import units
 from openclaw_gateway.admin.look.facts import Facts, gather
-from openclaw_gateway.admin.look.rivals import enabled_rivals, traces
-from openclaw_gateway.admin.look.subject import Scope, held, names_of, resolve
+from openclaw_gateway.admin.look.rivals import Home, Trace, enabled_rivals, homes, traces
+from openclaw_gateway.admin.look.selection import Scope, Selection, select
+from openclaw_gateway.admin.look.subject import held, names_of, resolve
 from openclaw_gateway.admin.render import Paint, screen, table
 from openclaw_gateway.admin.report import Report, document, to_json
 from openclaw_gateway.claim.baseport import Holder
 
 _PAUSE_S = 0.25
 _LOOKS = 3
-Flags = Mapping[str, str | None]
 Seen = TypeVar("Seen")
+Holders = Mapping[int, Holder]
 
 
 class Status(NamedTuple):
@@ -30,86 +31,97 @@ class Status(NamedTuple):
     verdict: Verdict
 
 
-def look(flags: Flags, environ: Mapping[str, str], *, scope: Scope, wait_s: float = 0.0) -> Status:
+def look(
+    selection: Selection, *, wait_s: float = 0.0, holders: Callable[[], Holders] = held
+) -> Status:
     """
     See how a gateway is.
 
     Args:
-        flags: What names it: ``--profile``, ``--port``, ``--state-dir``, ``--config``.
-        environ: The caller's environment.
-        scope: Whose unit is meant.
+        selection: Which one is meant.
         wait_s: Look again for so many seconds until it is healthy; ends early in a state that only
             a person can end.
-
-    Raises:
-        ConfigurationError: The profile's name is none.
+        holders: Returns who holds which base port.
     """
 
-    def see(holders: Mapping[int, Holder]) -> Status:
-        subject = resolve(flags, environ, holders, scope=scope)
-        facts = gather(subject, holders, enabled_rivals(subject))
+    def see(now: Holders) -> Status:
+        subject = resolve(selection, now)
+        facts = gather(subject, now, enabled_rivals(subject))
         return Status(facts, judge(facts))
 
     deadline_s = time.monotonic() + wait_s
     while True:
-        status = _at_rest(see)
+        status = _at_rest(see, holders)
         left_s = deadline_s - time.monotonic()
         if status.verdict.is_healthy or status.verdict.state in FINAL or left_s <= 0:
             return status
         time.sleep(min(_PAUSE_S, left_s))
 
 
-def look_at_all(environ: Mapping[str, str]) -> list[Status]:
-    """See every gateway of this host: each profile that left a trace, and whoever else holds a base port."""
-    return _at_rest(lambda holders: _see_all(environ, holders))
+def look_at_all(
+    environ: Mapping[str, str], *, accounts: Callable[[], Sequence[Home]] = homes
+) -> list[Status]:
+    """
+    See every gateway of this host: each profile that left a trace, and whoever else holds a base port.
+
+    Args:
+        environ: The caller's environment.
+        accounts: Returns those who may have profiles in their homes.
+    """
+    own_home = environ.get("HOME") or os.path.expanduser("~")
+    left = list(traces(own_home, accounts()))
+    return _at_rest(lambda holders: _see_all(environ, left, holders), held)
 
 
-def _at_rest(see: Callable[[Mapping[int, Holder]], Seen]) -> Seen:
+def _at_rest(see: Callable[[Holders], Seen], look_again: Callable[[], Holders]) -> Seen:
     """
     Return what is seen while no gateway starts or ends, so that its parts fit together.
 
     What changes all the time is shown as last seen.
     """
-    holders = held()
+    holders = look_again()
     for _ in range(_LOOKS):
         seen = see(holders)
-        before, holders = holders, held()
+        before, holders = holders, look_again()
         if holders == before:
             break
     return seen
 
 
-def _see_all(environ: Mapping[str, str], holders: Mapping[int, Holder]) -> list[Status]:
-    found_traces = list(traces(environ.get("HOME") or os.path.expanduser("~")))
+def _see_all(
+    environ: Mapping[str, str], found_traces: Sequence[Trace], holders: Holders
+) -> list[Status]:
     near = [trace.profile for trace in found_traces if trace.state_dir is None]
     shown = units.show([unit for name in near for unit in names_of(name)])
     found = []
     for name, state_dir in found_traces:
         if state_dir is not None:
             # Another user's: neither our variables nor the system's units say anything of it.
-            flags = {"--profile": name, "--state-dir": state_dir}
-            elsewhere = {"HOME": os.path.dirname(state_dir)}
-            found.append(_one(flags, elsewhere, holders, units.Answer((), shown.problem)))
+            theirs = select(
+                {"HOME": os.path.dirname(state_dir)},
+                scope=Scope.SYSTEM,
+                flags={"--profile": name, "--state-dir": state_dir},
+            )
+            found.append(_one(theirs, holders, units.Answer((), shown.problem)))
             continue
         own = tuple(unit for unit in shown.units if unit.name in names_of(name))
         answer = units.Answer(own, shown.problem)
-        found.append(_one({"--profile": name}, environ, holders, answer))
-    covered = {status.facts.place.port for status in found if status.facts.displaced_by is None}
+        profile = select(environ, scope=Scope.SYSTEM, flags={"--profile": name})
+        found.append(_one(profile, holders, answer))
+    covered = {
+        status.facts.subject.place.port for status in found if status.facts.displaced_by is None
+    }
     for port in sorted(set(holders) - covered):
         # One that has ended since we looked is no gateway to list.
-        status = _one({"--port": str(port)}, environ, holders, units.Answer((), shown.problem))
+        anyone = select(environ, scope=Scope.SYSTEM, flags={"--port": str(port)})
+        status = _one(anyone, holders, units.Answer((), shown.problem))
         if status.verdict.state is not State.STOPPED:
             found.append(status)
     return found
 
 
-def _one(
-    flags: Flags,
-    environ: Mapping[str, str],
-    holders: Mapping[int, Holder],
-    answer: units.Answer,
-) -> Status:
-    subject = resolve(flags, environ, holders, scope=Scope.SYSTEM, shown=answer)
+def _one(selection: Selection, holders: Holders, answer: units.Answer) -> Status:
+    subject = resolve(selection, holders, shown=answer)
     facts = gather(subject, holders, ())
     return Status(facts, judge(facts))
 
@@ -120,12 +132,12 @@ def contenders(statuses: Sequence[Status]) -> Iterator[tuple[str, int]]:
 
     They are named by profile, or where that is unknown or another's too by state directory.
     """
-    names = [status.facts.profile_name for status in statuses]
+    names = [status.facts.subject.profile_name for status in statuses]
     for status, name in zip(statuses, names, strict=True):
         if _should_run(status):
             is_unique = name is not None and names.count(name) == 1
             who = name if name and is_unique else status.facts.lock.state_dir
-            yield who, status.facts.configured_port
+            yield who, status.facts.subject.configured_port
 
 
 def contested(statuses: Sequence[Status]) -> Iterator[str]:
@@ -138,17 +150,9 @@ def contested(statuses: Sequence[Status]) -> Iterator[str]:
             yield f"port {port} is wanted by the profiles {', '.join(names)}: only one can have it"
 
 
-def report(
-    flags: Flags,
-    environ: Mapping[str, str],
-    *,
-    scope: Scope,
-    wait_s: float,
-    as_json: bool,
-    paint: Paint,
-) -> Report:
-    """Be ``status``. Arguments and errors as for ``look``; exits with a ``StatusCode``."""
-    status = look(flags, environ, scope=scope, wait_s=wait_s)
+def report(selection: Selection, *, wait_s: float, as_json: bool, paint: Paint) -> Report:
+    """Be ``status``. Arguments as for ``look``; exits with a ``StatusCode``."""
+    status = look(selection, wait_s=wait_s)
     lines = document(_values(status)) if as_json else screen(*status, paint)
     return Report(lines, status.verdict.exit_code)
 
@@ -167,7 +171,7 @@ def report_all(environ: Mapping[str, str], *, as_json: bool, paint: Paint) -> Re
 
 def _should_run(status: Status) -> bool:
     """Whether anyone counts on it: a unit that is enabled, or something that is more than stopped."""
-    unit = status.facts.unit
+    unit = status.facts.subject.unit
     enabled = unit is not None and unit.enabled.startswith("enabled")
     return enabled or status.verdict.state is not State.STOPPED
 
@@ -178,8 +182,8 @@ def _table(statuses: Sequence[Status], quarrels: Sequence[str], paint: Paint) ->
         owner = facts.owner or facts.process
         rows.append(
             (
-                facts.profile_name or "-",
-                str(facts.place.port),
+                facts.subject.profile_name or "-",
+                str(facts.subject.place.port),
                 verdict.state.value,
                 str(owner) if owner else "-",
                 facts.lock.state_dir,
@@ -200,15 +204,15 @@ def _values(status: Status) -> dict[str, object]:
         "state": verdict.state.value,
         "reason": verdict.reason,
         "exit_code": int(verdict.exit_code),
-        "profile": facts.profile_name,
-        "port": facts.place.port,
-        "configured_port": facts.configured_port,
+        "profile": facts.subject.profile_name,
+        "port": facts.subject.place.port,
+        "configured_port": facts.subject.configured_port,
         "versions": {
             "running": _running_version(facts),
             "cli": facts.cli_version,
         },
-        "unit_name": facts.unit_name,
-        "unit": to_json(facts.unit),
+        "unit_name": facts.subject.unit_name,
+        "unit": to_json(facts.subject.unit),
         "process": to_json(facts.process),
         "owner": to_json(facts.owner),
         "lock": to_json(facts.lock),

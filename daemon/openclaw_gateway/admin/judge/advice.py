@@ -23,7 +23,7 @@ def steps(facts: Facts, verdict: Verdict) -> tuple[Step, ...]:
 
 def _settle_rivals(facts: Facts) -> Iterator[Step]:
     for rival in facts.rivals:
-        if rival.port == facts.place.port:
+        if rival.port == facts.subject.place.port:
             why = f"both units want port {rival.port}"
             yield Step(f"{rival.manager.command(facts.viewer_uid)} disable --now {rival.unit}", why)
 
@@ -43,7 +43,7 @@ def _degraded(facts: Facts) -> Iterator[Step]:
 
 
 def _not_serving(facts: Facts) -> Iterator[Step]:
-    who, unit = facts.owner or facts.process, facts.unit
+    who, unit = facts.owner or facts.process, facts.subject.unit
     if who and who.is_stopped:
         yield Step(f"kill -CONT {who.pid}", "if nobody is debugging it")
     elif unit and who and unit.main_pid == who.pid:
@@ -78,16 +78,16 @@ def _foreign_port(facts: Facts) -> Iterator[Step]:
         yield Step(f"ps -fp {fact.pid}", "what holds the port")
     if not facts.strangers and facts.viewer_uid != 0:
         yield Step("sudo " + ours("status", facts), "root sees whose it is")
-    if facts.unit and facts.unit.active_state == "failed":
+    if facts.subject.unit and facts.subject.unit.active_state == "failed":
         again = f"{_unit(facts, 'reset-failed')} && {_unit(facts, 'start')}"
         yield Step(again, "once the port is free")
 
 
 def _stopped(facts: Facts) -> Iterator[Step]:
-    unit = facts.unit
+    unit = facts.subject.unit
     if facts.displaced_by is not None:
         # Either may be meant to have the port, so nothing is stopped here.
-        whose = f"openclaw-gateway status --port={facts.place.port}"
+        whose = f"openclaw-gateway status --port={facts.subject.place.port}"
         yield Step(whose, "the other gateway; only one of the two can have the port")
     elif unit is None:
         yield Step(ours("run", facts))
@@ -127,12 +127,14 @@ _STEPS: dict[State, Callable[[Facts], Iterator[Step]]] = {
 
 def _unit(facts: Facts, verb: str) -> str:
     """Return the manager's command line for a verb on the unit."""
-    return f"{facts.manager.command(facts.viewer_uid)} {verb} {facts.unit_name}"
+    return f"{facts.subject.manager.command(facts.viewer_uid)} {verb} {facts.subject.unit_name}"
 
 
 def ours(verb: str, facts: Facts, *options: str) -> str:
     """Return our own command line for a verb on the gateway that was asked about."""
-    meant = (word for word in facts.arguments if _takes(verb, word.partition("=")[0]))
+    meant = (
+        word for word in facts.subject.selection.arguments if _takes(verb, word.partition("=")[0])
+    )
     return " ".join(("openclaw-gateway", verb, *meant, *options))
 
 

@@ -68,7 +68,7 @@ class Storage(NamedTuple):
     """``None`` where the file system does not count them."""
 
 
-class Examined(NamedTuple):
+class Examination(NamedTuple):
     """Everything that doctor looked at."""
 
     facts: Facts
@@ -97,7 +97,7 @@ class Examined(NamedTuple):
 Findings = Iterator[Finding]
 
 
-def _state(seen: Examined) -> Findings:
+def _state(seen: Examination) -> Findings:
     if not seen.verdict.is_healthy:
         advice = steps(seen.facts, seen.verdict)
         severity = (
@@ -109,15 +109,15 @@ def _state(seen: Examined) -> Findings:
         yield Finding(severity, evidence, command)
 
 
-def _disagreements(seen: Examined) -> Findings:
+def _disagreements(seen: Examination) -> Findings:
     for sentence in seen.verdict.disagreements:
         yield Finding(Severity.WARNING, sentence, "openclaw-gateway status --all")
 
 
-def _two_managers(seen: Examined) -> Findings:
-    name, port = seen.facts.unit_name, seen.facts.place.port
+def _two_managers(seen: Examination) -> Findings:
+    name, port = seen.facts.subject.unit_name, seen.facts.subject.place.port
     for unit in seen.units:
-        if unit.manager == seen.facts.manager or unit.name != name:
+        if unit.manager == seen.facts.subject.manager or unit.name != name:
             continue
         if unit.active_state in ("active", "activating", "reloading"):
             evidence = f"{unit.name} ({unit.manager}) is {unit.active_state} as well"
@@ -135,7 +135,7 @@ def _two_managers(seen: Examined) -> Findings:
         yield Finding(Severity.UNSEEN, problem)
 
 
-def _restart_policy(seen: Examined) -> Findings:
+def _restart_policy(seen: Examination) -> Findings:
     for unit in _services(seen):
         edit = _edit(seen, unit)
         if unit.restart not in ("always", "on-failure"):
@@ -152,10 +152,10 @@ def _restart_policy(seen: Examined) -> Findings:
             yield Finding(Severity.WARNING, evidence, edit)
 
 
-def _timeouts(seen: Examined) -> Findings:
+def _timeouts(seen: Examination) -> Findings:
     for unit in _services(seen):
         start_s, stop_s = unit.start_timeout_s, unit.stop_timeout_s
-        attempt_s = seen.facts.place.health_timeout_s
+        attempt_s = seen.facts.subject.place.health_timeout_s
         if start_s is not None and start_s < attempt_s:
             evidence = f"{unit.name}: TimeoutStartSec={start_s:g}s, and a start may wait {attempt_s:g} s for an owner"
             yield Finding(Severity.WARNING, evidence, _edit(seen, unit))
@@ -166,7 +166,7 @@ def _timeouts(seen: Examined) -> Findings:
             yield Finding(Severity.WARNING, evidence, _edit(seen, unit))
 
 
-def _start_limit(seen: Examined) -> Findings:
+def _start_limit(seen: Examination) -> Findings:
     for unit in _services(seen):
         window_s, burst = unit.start_limit_interval_s, unit.start_limit_burst
         if not window_s or not burst:
@@ -176,7 +176,7 @@ def _start_limit(seen: Examined) -> Findings:
                 _edit(seen, unit),
             )
             continue
-        needed_s = burst * (seen.facts.place.health_timeout_s + (unit.restart_s or 0.0))
+        needed_s = burst * (seen.facts.subject.place.health_timeout_s + (unit.restart_s or 0.0))
         if window_s <= needed_s:
             evidence = (
                 f"{unit.name}: StartLimitIntervalSec={window_s:g}s can't hold {burst} attempts, "
@@ -185,7 +185,7 @@ def _start_limit(seen: Examined) -> Findings:
             yield Finding(Severity.WARNING, evidence, _edit(seen, unit))
 
 
-def _latch(seen: Examined) -> Findings:
+def _latch(seen: Examination) -> Findings:
     for unit in _services(seen):
         if gave_up_starting(unit):
             evidence = (
@@ -196,7 +196,7 @@ def _latch(seen: Examined) -> Findings:
             yield Finding(Severity.ERROR, evidence, command)
 
 
-def _reload_pending(seen: Examined) -> Findings:
+def _reload_pending(seen: Examination) -> Findings:
     for unit in _services(seen):
         if unit.needs_daemon_reload:
             evidence = f"{unit.name} or a drop-in of it changed on disk since it was loaded"
@@ -207,8 +207,8 @@ def _reload_pending(seen: Examined) -> Findings:
             )
 
 
-def _overrides(seen: Examined) -> Findings:
-    place = seen.facts.place
+def _overrides(seen: Examination) -> Findings:
+    place = seen.facts.subject.place
     if place.problem and place.is_readable:
         yield Finding(Severity.ERROR, place.problem, _config(seen))
     elif place.problem:
@@ -227,7 +227,7 @@ def _overrides(seen: Examined) -> Findings:
 _OVERRIDING = ("OPENCLAW_CONFIG_PATH", "OPENCLAW_GATEWAY_PORT", "OPENCLAW_STATE_DIR")
 
 
-def _lock_directory(seen: Examined) -> Findings:
+def _lock_directory(seen: Examination) -> Findings:
     locks = seen.locks
     if locks.problem:
         severity = Severity.NOTE if "no such" in locks.problem else Severity.UNSEEN
@@ -252,10 +252,10 @@ def _lock_directory(seen: Examined) -> Findings:
             yield Finding(Severity.OK, evidence)
 
 
-def _port_holders(seen: Examined) -> Findings:
+def _port_holders(seen: Examination) -> Findings:
     facts = seen.facts
     if facts.displaced_by is not None:
-        port = facts.place.port
+        port = facts.subject.place.port
         evidence = f"port {port} is held by a gateway with the state directory {facts.displaced_by}"
         yield Finding(Severity.ERROR, evidence, f"openclaw-gateway status --port={port}")
     for fact in facts.strangers:
@@ -269,7 +269,7 @@ def _port_holders(seen: Examined) -> Findings:
         yield Finding(Severity.UNSEEN, evidence, "sudo " + _ours("doctor", seen))
 
 
-def _half_closed(seen: Examined) -> Findings:
+def _half_closed(seen: Examination) -> Findings:
     facts = seen.facts
     queued = max((found.queued for found in facts.listeners), default=0)
     backlog = facts.listeners[0].backlog if facts.listeners else 0
@@ -281,7 +281,7 @@ def _half_closed(seen: Examined) -> Findings:
         yield Finding(Severity.ERROR, evidence, _ours("logs", seen, "--since", "1h"))
 
 
-def _secrets(seen: Examined) -> Findings:
+def _secrets(seen: Examination) -> Findings:
     for problem in seen.secrets.problems:
         yield Finding(Severity.UNSEEN, problem)
     for path, mode in seen.secrets.open_files:
@@ -292,8 +292,8 @@ def _secrets(seen: Examined) -> Findings:
         yield Finding(Severity.ERROR, evidence, _edit(seen, unit))
 
 
-def _exposure(seen: Examined) -> Findings:
-    place = seen.facts.place
+def _exposure(seen: Examination) -> Findings:
+    place = seen.facts.subject.place
     wide = [found for found in seen.facts.listeners if not is_loopback(found.host)]
     if place.auth == "none":
         severity = Severity.ERROR if wide else Severity.NOTE
@@ -305,8 +305,8 @@ def _exposure(seen: Examined) -> Findings:
         yield Finding(Severity.NOTE, evidence, _config(seen))
 
 
-def _exits(seen: Examined) -> Findings:
-    if seen.facts.unit is None:
+def _exits(seen: Examination) -> Findings:
+    if seen.facts.subject.unit is None:
         yield _no_unit(seen)
     elif seen.journal_problem:
         yield Finding(Severity.UNSEEN, seen.journal_problem)
@@ -321,11 +321,11 @@ def _exits(seen: Examined) -> Findings:
             command = ""
 
 
-def _linger(seen: Examined) -> Findings:
-    if seen.facts.unit is None:
+def _linger(seen: Examination) -> Findings:
+    if seen.facts.subject.unit is None:
         yield _no_unit(seen)
     elif seen.lingers is False:
-        user = seen.facts.manager.user
+        user = seen.facts.subject.manager.user
         evidence = f"the user unit of {user} ends with the last session"
         yield Finding(Severity.WARNING, evidence, f"loginctl enable-linger {user}")
     if seen.is_wsl:
@@ -334,7 +334,7 @@ def _linger(seen: Examined) -> Findings:
         )
 
 
-def _disk(seen: Examined) -> Findings:
+def _disk(seen: Examination) -> Findings:
     room, where = seen.storage, seen.facts.lock.state_dir
     if room is None:
         why = seen.locks.problem or "its file system can't be asked"
@@ -351,7 +351,7 @@ def _disk(seen: Examined) -> Findings:
         )
 
 
-def _clock(seen: Examined) -> Findings:
+def _clock(seen: Examination) -> Findings:
     if seen.suspended_s > 1:
         yield Finding(
             Severity.NOTE, f"the machine was suspended for {seen.suspended_s:.0f} s since boot"
@@ -361,7 +361,7 @@ def _clock(seen: Examined) -> Findings:
         yield Finding(Severity.NOTE, evidence, "timedatectl")
 
 
-def _neighbours(seen: Examined) -> Findings:
+def _neighbours(seen: Examination) -> Findings:
     ports = sorted(seen.ports, key=lambda item: item[1])
     for (name, port), (other, next_port) in pairwise(ports):
         if port == next_port:
@@ -379,11 +379,11 @@ class Check(NamedTuple):
     name: str
     passed: str
     """What to say if it found nothing."""
-    look: Callable[[Examined], Findings]
+    look: Callable[[Examination], Findings]
     of_units: bool = False
     """Whether it has nothing to go by where no unit was seen."""
 
-    def run(self, seen: Examined) -> tuple[Finding, ...]:
+    def run(self, seen: Examination) -> tuple[Finding, ...]:
         """Return what it found; where it could not look, that it could not."""
         if self.of_units and not any(_services(seen)):
             return (_no_unit(seen),)
@@ -413,34 +413,34 @@ CHECKS = (
 )  # fmt: skip
 
 
-def _no_unit(seen: Examined) -> Finding:
-    why = seen.facts.unit_problem or "no unit is loaded for this port"
+def _no_unit(seen: Examination) -> Finding:
+    why = seen.facts.subject.unit_problem or "no unit is loaded for this port"
     return Finding(Severity.UNSEEN, f"no unit: {why}")
 
 
-def _services(seen: Examined) -> Iterator[Unit]:
+def _services(seen: Examination) -> Iterator[Unit]:
     return (unit for unit in seen.units if unit.is_loaded)
 
 
-def _edit(seen: Examined, unit: Unit) -> str:
+def _edit(seen: Examination, unit: Unit) -> str:
     return _systemctl(seen, unit.manager, f"edit {unit.name}")
 
 
-def _systemctl(seen: Examined, manager: Manager, words: str) -> str:
+def _systemctl(seen: Examination, manager: Manager, words: str) -> str:
     return f"{manager.command(seen.facts.viewer_uid)} {words}"
 
 
-def _ours(verb: str, seen: Examined, *options: str) -> str:
+def _ours(verb: str, seen: Examination, *options: str) -> str:
     return ours(verb, seen.facts, *options)
 
 
-def _config(seen: Examined) -> str:
+def _config(seen: Examination) -> str:
     """Return the command that shows the settings: the unit's, which the caller's own are not."""
     facts = seen.facts
-    if facts.unit is None:
+    if facts.subject.unit is None:
         return _ours("config", seen)
-    place = facts.place
-    words = [f"--profile={facts.profile}"] if facts.profile else []
+    place = facts.subject.place
+    words = [f"--profile={facts.subject.profile}"] if facts.subject.profile else []
     words.append(f"--state-dir={shlex.quote(place.state_dir)}")
     if place.has_config:
         words.append(f"--config={shlex.quote(place.config_path)}")

@@ -100,7 +100,7 @@ def _elsewhere(facts: Facts) -> str | None:
 
 
 def _stopping(facts: Facts) -> str | None:
-    unit = facts.unit
+    unit = facts.subject.unit
     if (unit and unit.active_state == "deactivating") or _phase(facts) is Phase.DRAINING:
         return _said(unit) or "clients are being sent away"
     return None
@@ -122,7 +122,7 @@ def _said(unit: Unit | None) -> str:
 
 def _parked(facts: Facts) -> str | None:
     """78, and the unit's last word is the lock's error and not the configuration's."""
-    unit = facts.unit
+    unit = facts.subject.unit
     if unit is None or unit.active_state != "failed" or _exited(unit) != ExitCode.CONFIG:
         return None
     if not unit.status_text.startswith("another gateway instance is already listening on"):
@@ -130,7 +130,7 @@ def _parked(facts: Facts) -> str | None:
     if facts.owner is not None:
         return f"behind {facts.owner}, which is still there"
     if facts.health.health is Health.HEALTHY:
-        return f"behind the gateway that answers on port {facts.place.port}"
+        return f"behind the gateway that answers on port {facts.subject.place.port}"
     if facts.parked_behind is not None:
         return f"behind pid {facts.parked_behind}, which is gone"
     return "behind another gateway, which is gone"
@@ -142,9 +142,11 @@ def _exited(unit: Unit) -> int | None:
 
 
 def _awaited(facts: Facts) -> str | None:
-    if facts.socket is None or (facts.unit and gave_up_starting(facts.unit)):
+    subject = facts.subject
+    gave_up = subject.unit is not None and gave_up_starting(subject.unit)
+    if subject.socket is None or facts.process is not None or gave_up:
         return None
-    return f"{facts.socket.name} listens, and the first client will start {facts.unit_name}"
+    return f"{subject.socket.name} listens, and the first client will start {subject.unit_name}"
 
 
 def _held_by_stranger(facts: Facts) -> str | None:
@@ -155,7 +157,11 @@ def _held_by_stranger(facts: Facts) -> str | None:
         if facts.health.health is Health.MUTE
         else "is no gateway"
     )
-    gave_up = f"; {facts.unit.name} gave up" if facts.unit and gave_up_starting(facts.unit) else ""
+    gave_up = (
+        f"; {facts.subject.unit.name} gave up"
+        if facts.subject.unit and gave_up_starting(facts.subject.unit)
+        else ""
+    )
     return f"{_strangers(facts)} and {doing}{gave_up}"
 
 
@@ -183,7 +189,7 @@ def _strangers(facts: Facts) -> str:
 
 
 def _gave_up(facts: Facts) -> str | None:
-    unit = facts.unit
+    unit = facts.subject.unit
     if unit is None or not gave_up_starting(unit):
         return None
     starts = f"after {unit.restarts} restarts" if unit.restarts else "at its start limit"
@@ -220,7 +226,7 @@ def _ending(unit: Unit) -> str:
 
 
 def _starting(facts: Facts) -> str | None:
-    unit, healthy = facts.unit, facts.health.health is Health.HEALTHY
+    unit, healthy = facts.subject.unit, facts.health.health is Health.HEALTHY
     activating = unit is not None and unit.active_state == "activating"
     if not activating and (healthy or _phase(facts) is not Phase.STARTING) and not _warming(facts):
         return None
@@ -242,7 +248,7 @@ def _warming(facts: Facts) -> bool:
 def _displaced(facts: Facts) -> str | None:
     if facts.displaced_by is None:
         return None
-    return f"another gateway has port {facts.place.port}: {_holder(facts)}"
+    return f"another gateway has port {facts.subject.place.port}: {_holder(facts)}"
 
 
 def _holder(facts: Facts) -> str:
@@ -256,7 +262,7 @@ def _degraded(facts: Facts) -> str | None:
     if facts.health.ready is False:
         what = ", ".join(facts.health.failing) or "it does not say why"
         return f"answers, but is not ready: {what}"
-    unit = facts.unit
+    unit = facts.subject.unit
     if unit and _runs(facts) and unit.status_text.startswith("degraded"):
         return unit.status_text.removeprefix("degraded: ")
     return None
@@ -264,7 +270,7 @@ def _degraded(facts: Facts) -> str | None:
 
 def _runs(facts: Facts) -> bool:
     """Whether the unit itself runs whoever answers."""
-    unit, owner = facts.unit, facts.owner
+    unit, owner = facts.subject.unit, facts.owner
     if unit is None or unit.main_pid is None:
         return False
     return owner is None or unit.main_pid == owner.pid
@@ -317,15 +323,19 @@ def _not_serving(facts: Facts) -> str | None:
 def _unclear(facts: Facts) -> str | None:
     if facts.health.health is Health.UNKNOWN:
         return f"{url(facts.health.host, facts.health.port)} could not be asked"
-    if facts.unit is None and facts.unit_problem and facts.unit_problem != NO_SYSTEMD:
-        return f"nothing runs on port {facts.place.port}, but {facts.unit_problem}"
+    if (
+        facts.subject.unit is None
+        and facts.subject.unit_problem
+        and facts.subject.unit_problem != NO_SYSTEMD
+    ):
+        return f"nothing runs on port {facts.subject.place.port}, but {facts.subject.unit_problem}"
     return None
 
 
 def _stopped(facts: Facts) -> str:
-    unit = facts.unit
+    unit = facts.subject.unit
     if unit is None:
-        return f"nothing runs on port {facts.place.port}, and no unit is there to run it"
+        return f"nothing runs on port {facts.subject.place.port}, and no unit is there to run it"
     if unit.load_state == "masked":
         return f"{unit.name} is masked"
     if unit.active_state != "failed":
@@ -361,20 +371,20 @@ def _disagreements(state: State, facts: Facts) -> Iterator[str]:
         yield from _between_unit_and_lock(state, facts)
     else:
         yield (
-            f"{_holder(facts)} holds port {facts.place.port} with the state directory "
+            f"{_holder(facts)} holds port {facts.subject.place.port} with the state directory "
             f"{facts.displaced_by}, and not with {facts.lock.state_dir}"
         )
     yield from _between_locks(facts)
     yield from _between_now_and_configured(facts)
     for rival in facts.rivals:
-        if rival.port == facts.place.port:
+        if rival.port == facts.subject.place.port:
             guess = " by default" if rival.is_assumed else ""
             yield f"{rival.unit} ({rival.manager}) is enabled and wants port {rival.port} too{guess}"
-    yield from facts.others
+    yield from facts.subject.others
 
 
 def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
-    unit, owner, port = facts.unit, facts.owner, facts.place.port
+    unit, owner, port = facts.subject.unit, facts.owner, facts.subject.place.port
     if facts.process is not None and not facts.process.same_network:
         return
     if unit and unit.active_state == "active" and not facts.listeners:
@@ -388,7 +398,7 @@ def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
 
 
 def _between_locks(facts: Facts) -> Iterator[str]:
-    lock, port = facts.lock, facts.place.port
+    lock, port = facts.lock, facts.subject.place.port
     waits = facts.process is not None and facts.process != facts.owner
     if lock.port_pid and lock.state_pid not in (None, lock.port_pid) and not waits:
         yield (
@@ -403,10 +413,10 @@ def _between_locks(facts: Facts) -> Iterator[str]:
 
 
 def _between_now_and_configured(facts: Facts) -> Iterator[str]:
-    unit, port, record = facts.unit, facts.place.port, _record(facts)
+    unit, port, record = facts.subject.unit, facts.subject.place.port, _record(facts)
     runs = facts.displaced_by is None and (facts.owner or facts.process)
-    if facts.configured_port != port and runs:
-        yield f"configured for port {facts.configured_port}, but running on {port}: restart to change it"
+    if facts.subject.configured_port != port and runs:
+        yield f"configured for port {facts.subject.configured_port}, but running on {port}: restart to change it"
     if unit and unit.needs_daemon_reload:
         yield f"{unit.name} changed on disk since it was loaded: {unit.manager.command(facts.viewer_uid)} daemon-reload"
     version = record.version if record else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from openclaw_gateway.admin.look.subject import Place, Scope, configured, held, resolve
+from openclaw_gateway.admin.look.place import Place, configured
+from openclaw_gateway.admin.look.selection import Selection
+from openclaw_gateway.admin.look.subject import held, resolve
 from openclaw_gateway.admin.look.units import Answer, Unit
 from openclaw_gateway.claim.baseport import Holder, holder
 from openclaw_gateway.errors import ConfigurationError
@@ -34,35 +36,28 @@ class Endpoint(NamedTuple):
     """Who holds its port, by the kernel's word."""
 
 
-def find(
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
-    *,
-    scope: Scope,
-    asks_manager: bool = True,
-) -> Endpoint:
+def find(selection: Selection, *, asks_manager: bool = True) -> Endpoint:
     """
     Find the gateway as ``status`` does, and the address on which to reach it.
 
     Settings that can't be read or are wrong stop nothing: ``place.problem`` has what they lack.
 
     Args:
-        flags: As given on the command line; see ``settings.load``.
-        environ: The caller's environment.
-        scope: Whose unit is meant, if that was said.
+        selection: Which one is meant.
         asks_manager: Whether to look for its unit, which takes a child process.
 
     Raises:
         ConfigurationError: A flag is wrong.
     """
+    flags = selection.flags
     for flag, read in _ADDRESS_FLAGS:
         _check(flag, flags.get(flag), read)
     shown = None if asks_manager else _NO_UNITS
-    subject = resolve(flags, environ, held() if asks_manager else {}, scope=scope, shown=shown)
+    subject = resolve(selection, held() if asks_manager else {}, shown=shown)
     place = subject.place
     who = holder(place.port)
     if flags.get("--host") or flags.get("--bind"):
-        host = flags.get("--host") or configured(flags, environ).host
+        host = flags.get("--host") or configured(flags, selection.environ, selection.where).host
     else:
         host = _told(who, place.port) or place.host
     return Endpoint(reachable(host), place.port, place, subject.unit, who)

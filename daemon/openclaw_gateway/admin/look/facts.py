@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from openclaw_gateway import __version__
 from openclaw_gateway.admin.look.history import Exit, duplicate_of, last_exits
-from openclaw_gateway.admin.look.subject import Place, Subject
+from openclaw_gateway.admin.look.subject import Subject
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit
 from openclaw_gateway.claim.baseport import Holder
 from openclaw_gateway.claim.listener import BACKLOG
@@ -77,11 +77,6 @@ class LockFact(NamedTuple):
     problem: str | None
     """Why the state directory's lock could not be seen."""
 
-    @property
-    def pid(self) -> int | None:
-        """Whoever is the gateway of the port, by its locks."""
-        return self.port_pid
-
 
 class ListenerFact(NamedTuple):
     """One socket that listens on the port."""
@@ -109,20 +104,8 @@ class Rival(NamedTuple):
 class Facts(NamedTuple):
     """All that is known of one gateway."""
 
-    arguments: tuple[str, ...]
-    """What to say on our own command line to mean this gateway."""
-    profile: str | None
-    """``None`` for the default one, or where nobody knows."""
-    profile_name: str | None
-    """``default`` for the default one, ``None`` where nobody knows."""
-    place: Place
-    configured_port: int
-    unit_name: str
-    manager: Manager
-    unit: Unit | None
-    unit_problem: str | None
-    socket: Unit | None
-    """The socket unit that listens in the gateway's place while that does not run."""
+    subject: Subject
+    """Which gateway, its unit, and where it is configured to be."""
     process: ProcessFact | None
     """The gateway: the unit's main process, else whoever holds the lock and is not another gateway."""
     owner: ProcessFact | None
@@ -138,7 +121,6 @@ class Facts(NamedTuple):
     last_exit: Exit | None
     """Of a unit that was restarted and runs again, from the journal."""
     rivals: tuple[Rival, ...]
-    others: tuple[str, ...]
     unseen: tuple[str, ...]
     """What could not be seen, in sentences."""
     viewer_uid: int
@@ -151,63 +133,82 @@ class Facts(NamedTuple):
 def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival, ...]) -> Facts:
     """Ask the kernel and the gateway; takes at most the 2 s of a health check, and 0.1 s as a rule."""
     port, unit = subject.place.port, subject.unit
-    who = holders.get(port)
-    state_dir = subject.place.state_dir
-    runs = unit is not None and unit.main_pid is not None
-    displaced_by = None if runs else _other_state_dir(subject, who)
-    if not runs and displaced_by is None and who and who.record and who.record.state_dir:
-        state_dir = who.record.state_dir
-    lock = _lock(who, state_dir)
-    holder_pid = None if displaced_by else lock.port_pid
-    main_pid = (unit.main_pid if unit else None) or holder_pid or lock.state_pid
+    holder = holders.get(port)
+    displaced_by = _displacing(subject, holder)
+    lock = _lock(holder, _state_dir(subject, holder, displaced_by))
+    main_pid = _main_pid(subject, lock, displaced_by)
     main = look_at(main_pid) if main_pid else None
-    owner = (
-        main if main_pid == lock.port_pid else (look_at(lock.port_pid) if lock.port_pid else None)
-    )
+    owner = main if main_pid == lock.port_pid else _look_at_owner(lock)
     listeners = _listeners(port, [pid for pid in (lock.port_pid, main_pid) if pid])
-    known = {lock.port_pid, main_pid, None}
-    strangers = {
-        fact.pid: look_at(fact.pid) for fact in listeners if fact.pid and fact.pid not in known
-    }
-    host = _asked_host(listeners, (lock.record and lock.record.host) or subject.place.host)
-    # A connection to a socket unit would start the service, and one from here would not reach another network.
-    awaited = subject.socket is not None and main is None
-    if awaited or (main is not None and not main.same_network):
-        health = HealthFact(host, port, Health.UNKNOWN, 0.0)
-    else:
-        health = check(host, port)
     return Facts(
-        arguments=subject.arguments,
-        profile=subject.profile,
-        profile_name=subject.profile_name,
-        place=subject.place,
-        configured_port=subject.configured_port,
-        unit_name=subject.unit_name,
-        manager=subject.manager,
-        unit=unit,
-        unit_problem=subject.unit_problem,
-        socket=subject.socket if awaited else None,
+        subject=subject,
         process=main,
         owner=owner,
         lock=lock,
         listeners=listeners,
-        strangers=tuple(fact for fact in strangers.values() if fact),
+        strangers=_strangers(listeners, {lock.port_pid, main_pid}),
         connections=connections(port),
-        health=health,
+        health=_ask(subject, main, lock, listeners),
         parked_behind=_parked_behind(unit),
         last_exit=_last_exit(unit),
         rivals=rivals,
-        others=subject.others,
         unseen=tuple(_unseen(subject, lock, listeners)),
         displaced_by=displaced_by,
         viewer_uid=os.geteuid(),
-    )  # fmt: skip
+    )
 
 
-def _other_state_dir(subject: Subject, who: Holder | None) -> str | None:
-    """Return the state directory of a port's holder, where it is not that of the gateway that was named."""
-    record = who.record if who else None
-    return None if record is None or subject.is_of(record) else record.state_dir
+def _displacing(subject: Subject, holder: Holder | None) -> str | None:
+    """Return the state directory of a port's holder, if that is another gateway than the one that is meant."""
+    record = holder.record if holder else None
+    runs = subject.unit is not None and subject.unit.main_pid is not None
+    return None if runs or record is None or subject.is_of(record) else record.state_dir
+
+
+def _state_dir(subject: Subject, holder: Holder | None, displaced_by: str | None) -> str:
+    """Return the directory whose lock counts: a gateway without a unit may have been told of another."""
+    record = holder.record if holder else None
+    runs = subject.unit is not None and subject.unit.main_pid is not None
+    if runs or displaced_by or record is None or record.state_dir is None:
+        return subject.place.state_dir
+    return record.state_dir
+
+
+def _main_pid(subject: Subject, lock: LockFact, displaced_by: str | None) -> int | None:
+    """Return the gateway's pid: by its unit's word, else as the holder of the port or of the state."""
+    by_unit = subject.unit.main_pid if subject.unit else None
+    return by_unit or (None if displaced_by else lock.port_pid) or lock.state_pid
+
+
+def _look_at_owner(lock: LockFact) -> ProcessFact | None:
+    return look_at(lock.port_pid) if lock.port_pid else None
+
+
+def _strangers(
+    listeners: tuple[ListenerFact, ...], known: set[int | None]
+) -> tuple[ProcessFact, ...]:
+    """Look at those who listen beside the gateway; one who has left meanwhile is none."""
+    pids = dict.fromkeys(fact.pid for fact in listeners if fact.pid and fact.pid not in known)
+    return tuple(fact for fact in map(look_at, pids) if fact)
+
+
+def _ask(
+    subject: Subject,
+    main: ProcessFact | None,
+    lock: LockFact,
+    listeners: tuple[ListenerFact, ...],
+) -> HealthFact:
+    """
+    Ask for the gateway's health, unless asking would change or tell nothing.
+
+    A connection to a socket unit would start the service, and one from here would not reach
+    another network.
+    """
+    host = _asked_host(listeners, (lock.record and lock.record.host) or subject.place.host)
+    awaited = subject.socket is not None and main is None
+    if awaited or (main is not None and not main.same_network):
+        return HealthFact(host, subject.place.port, Health.UNKNOWN, 0.0)
+    return check(host, subject.place.port)
 
 
 def _unseen(subject: Subject, lock: LockFact, listeners: tuple[ListenerFact, ...]) -> list[str]:

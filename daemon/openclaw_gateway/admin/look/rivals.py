@@ -6,19 +6,18 @@ Read from the file system and from ``/proc``: a manager that can't be asked hide
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from openclaw_gateway.admin.look.facts import Rival
-from openclaw_gateway.admin.look.subject import (
+from openclaw_gateway.admin.look.environment import (
     CONFIGURATION_ROOT,
     PACKAGE,
     STATE_ROOT,
-    Subject,
-    configured,
-    enabled_in,
     packaged,
 )
+from openclaw_gateway.admin.look.facts import Rival
+from openclaw_gateway.admin.look.place import configured
+from openclaw_gateway.admin.look.subject import Subject, enabled_in
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, unit_name
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.settings.location import locate
@@ -67,7 +66,8 @@ def enabled_rivals(subject: Subject) -> tuple[Rival, ...]:
 
 
 def _rival(subject: Subject, manager: Manager, environ: dict[str, str]) -> Rival:
-    place = configured({"--profile": subject.profile}, environ)
+    flags = {"--profile": subject.profile}
+    place = configured(flags, environ, locate(flags, environ))
     return Rival(subject.unit_name, manager, place.port, place.problem is not None)
 
 
@@ -80,7 +80,7 @@ class Trace(NamedTuple):
     """Its directory in another user's home; ``None`` for a profile of the system or our own."""
 
 
-def traces(own_home: str) -> Iterator[Trace]:
+def traces(own_home: str, accounts: Sequence[Home]) -> Iterator[Trace]:
     """
     Yield the profiles that have left a trace: a directory, or a unit that is enabled.
 
@@ -91,7 +91,7 @@ def traces(own_home: str) -> Iterator[Trace]:
     elsewhere: list[Trace] = []
     for directory in (f"{CONFIGURATION_ROOT}/{PACKAGE}", f"{STATE_ROOT}/{PACKAGE}"):
         names.update(_subdirectories(directory))
-    for path in dict.fromkeys((own_home, *(home.path for home in homes()))):
+    for path in dict.fromkeys((own_home, *(home.path for home in accounts))):
         found = [name for name in _subdirectories(path) if name.startswith(_IN_HOME)]
         if os.path.realpath(path) == os.path.realpath(own_home):
             names.update(name.removeprefix(_IN_HOME) for name in found)

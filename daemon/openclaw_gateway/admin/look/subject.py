@@ -7,64 +7,23 @@ What was said on the command line decides; else what runs; else what is enabled.
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from openclaw_gateway.admin.look import units
+from openclaw_gateway.admin.look.place import Place, configured, place_of
+from openclaw_gateway.admin.look.selection import Scope, Selection
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit
 from openclaw_gateway.claim.baseport import Holder, held_ports, holder
 from openclaw_gateway.claim.record import LockRecord
-from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.host import process
-from openclaw_gateway.settings import load as settings
-from openclaw_gateway.settings.location import locate, profile_port
-
-STATE_ROOT = "/var/lib"
-CONFIGURATION_ROOT = "/etc"
-PACKAGE = "openclaw-gateway"
-"""The directories' name below both."""
-_PLACE_FLAGS = ("--port", "--state-dir", "--config")
-_SECRET_FLAGS = ("--token-file", "--password-file")
-_MEANT_BY = ("--profile", *_PLACE_FLAGS)
-_PLACE_VARIABLES = ("OPENCLAW_GATEWAY_PORT", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH")
-
-
-class Scope(StrEnum):
-    """Which manager's unit is meant."""
-
-    ANY = "any"
-    SYSTEM = "system"
-    USER = "user"
-
-
-class Place(NamedTuple):
-    """Where a gateway is configured to be."""
-
-    port: int
-    port_origin: str
-    """Where the port's number comes from, for people."""
-    host: str
-    state_dir: str
-    config_path: str
-    auth: str
-    health_timeout_s: float
-    """How long a start waits for an owner to get healthy."""
-    problem: str | None = None
-    """What is wrong with its configuration; the port is then the one it has by default."""
-    is_readable: bool = True
-    """Whether we may read the configuration."""
-    has_config: bool = True
-    """Whether there is such a file, as far as we may see."""
 
 
 class Subject(NamedTuple):
     """The gateway that is asked about."""
 
-    arguments: tuple[str, ...]
-    """What to say on our own command line to mean it."""
-    profile: str | None
+    selection: Selection
+    """What was said to mean it."""
     manager: Manager
     """Whose unit it is or would be."""
     unit: Unit | None
@@ -78,8 +37,6 @@ class Subject(NamedTuple):
     """What its unit or configuration says; ``place.port`` is what it has."""
     others: tuple[str, ...]
     """What else was seen on the way, in sentences."""
-    profile_name: str | None
-    """Its name or ``default``; ``None`` where a port, a directory or a file was named, which may be any's."""
     state_dirs: tuple[str, ...] = ()
     """Where its state may be, if one gateway was named by that or by what leads to it, and not just a port."""
 
@@ -94,6 +51,18 @@ class Subject(NamedTuple):
         return theirs in map(os.path.realpath, self.state_dirs)
 
     @property
+    def profile(self) -> str | None:
+        """Its profile; ``None`` for the default one, or where nobody knows."""
+        return self.selection.where.profile
+
+    @property
+    def profile_name(self) -> str | None:
+        """Its name or ``default``; ``None`` where a port, a directory or a file was named, which may be any's."""
+        if self.profile is None and self.unit is None and self.selection.is_placed:
+            return None
+        return self.profile or "default"
+
+    @property
     def unit_name(self) -> str:
         """The name that its unit has or would have."""
         return units.unit_name(self.profile)
@@ -106,73 +75,76 @@ def held() -> dict[int, Holder]:
 
 
 def resolve(
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
-    holders: Mapping[int, Holder],
-    *,
-    scope: Scope = Scope.ANY,
-    shown: units.Answer | None = None,
+    selection: Selection, holders: Mapping[int, Holder], *, shown: units.Answer | None = None
 ) -> Subject:
     """
     Decide which gateway is meant. Starts at most one child, ``systemctl show``.
 
     Args:
-        flags: As given on the command line; see ``settings.load``.
-        environ: The caller's environment.
+        selection: What was said.
         holders: Who holds which base port.
-        scope: Whose unit is meant, if that was said.
         shown: What the manager said, where it was asked already.
-
-    Raises:
-        ConfigurationError: The profile's name is none.
     """
-    own = configured(flags, environ)
-    profile = locate(flags, environ).profile
-    manager = choose_manager(scope, profile, holders)
+    profile = selection.where.profile
+    manager = choose_manager(selection, holders)
     answer = shown or units.show(names_of(profile), manager)
     known = {unit.name: unit for unit in answer.units if unit.load_state != "not-found"}
-    unit, socket = known.get(units.unit_name(profile)), known.get(units.SOCKET)
-    explicit = any(flags.get(flag) for flag in _PLACE_FLAGS) or any(
-        environ.get(name) for name in _PLACE_VARIABLES
-    )
-    mine = None if explicit or scope is not Scope.ANY else _own_foreground(own, holders)
-    without_unit = Subject(
-        arguments=_arguments(flags, scope),
-        profile=profile,
-        manager=manager,
-        unit=None,
-        unit_problem=answer.problem,
-        socket=None,
-        place=own._replace(port=mine or own.port),
-        configured_port=own.port,
-        others=(),
-        profile_name=profile or (None if explicit else "default"),
-        state_dirs=(own.state_dir,) if _is_named(flags, environ) else (),
-    )
+    own = configured(selection.flags, selection.environ, selection.where)
+    undecided = not selection.is_placed and selection.scope is Scope.ANY
+    running = _own_foreground(own, holders) if undecided else None
+    by_hand = _without_unit(selection, manager, answer.problem, own, running)
+    unit = known.get(units.unit_name(profile))
     if unit is None:
-        return without_unit
+        return by_hand
     planned = place_of(unit, profile)
-    pid = unit.main_pid
-    bound = next(
-        (port for port, who in holders.items() if pid is not None and who.pid == pid), None
-    )
-    port = bound or planned.port
-    wanted = own.port if explicit else mine
-    if wanted is not None and wanted != port:
-        other = f"{unit.name} ({manager}) is another gateway, for port {port}"
-        return without_unit._replace(others=(other,))
-    is_placed = flags.get("--state-dir") or environ.get("OPENCLAW_STATE_DIR")
-    if is_placed and os.path.realpath(own.state_dir) != os.path.realpath(planned.state_dir):
-        other = f"{unit.name} ({manager}) is another gateway, with {planned.state_dir}"
-        return without_unit._replace(others=(other,))
-    return without_unit._replace(
+    actual = planned._replace(port=_bound_port(unit, holders) or planned.port)
+    other = _another(selection, own, own.port if selection.is_placed else running, actual)
+    if other is not None:
+        return by_hand._replace(others=(f"{unit.name} ({manager}) is another gateway, {other}",))
+    socket = known.get(units.SOCKET)
+    return by_hand._replace(
         unit=unit,
         socket=socket if socket and socket.active_state == "active" else None,
-        place=own if explicit and pid is None else planned._replace(port=port),
+        place=own if selection.is_placed and unit.main_pid is None else actual,
         configured_port=planned.port,
-        profile_name=profile or "default",
-        state_dirs=_state_dirs(without_unit, planned, scope),
+        state_dirs=_state_dirs(by_hand, planned),
     )
+
+
+def _without_unit(
+    selection: Selection, manager: Manager, problem: str | None, own: Place, running: int | None
+) -> Subject:
+    """Return the subject as the caller's own settings have it; ``running`` is the port it runs on by hand."""
+    return Subject(
+        selection=selection,
+        manager=manager,
+        unit=None,
+        unit_problem=problem,
+        socket=None,
+        place=own._replace(port=running or own.port),
+        configured_port=own.port,
+        others=(),
+        state_dirs=(own.state_dir,) if selection.names_state else (),
+    )
+
+
+def _bound_port(unit: Unit, holders: Mapping[int, Holder]) -> int | None:
+    """Return the base port that a unit's main process holds."""
+    pid = unit.main_pid
+    return next((port for port, who in holders.items() if pid and who.pid == pid), None)
+
+
+def _another(selection: Selection, own: Place, port: int | None, actual: Place) -> str | None:
+    """Say by what a unit's gateway differs from the one that is meant; ``None`` if it may be that."""
+    if port is not None and port != actual.port:
+        return f"for port {actual.port}"
+    if selection.names_state_dir and not _is_same(own.state_dir, actual.state_dir):
+        return f"with {actual.state_dir}"
+    return None
+
+
+def _is_same(path: str, other: str) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def names_of(profile: str | None) -> list[str]:
@@ -180,36 +152,21 @@ def names_of(profile: str | None) -> list[str]:
     return [units.unit_name(profile), *([] if profile else [units.SOCKET])]
 
 
-def _arguments(flags: Mapping[str, str | None], scope: Scope) -> tuple[str, ...]:
-    given = [f"{flag}={shlex.quote(flags[flag] or '')}" for flag in _MEANT_BY if flags.get(flag)]
-    return (*given, *([] if scope is Scope.ANY else [f"--{scope.value}"]))
-
-
-def _state_dirs(by_hand: Subject, planned: Place, scope: Scope) -> tuple[str, ...]:
+def _state_dirs(by_hand: Subject, planned: Place) -> tuple[str, ...]:
     """Return where a gateway that has a unit may keep its state: run by hand it is elsewhere."""
-    if scope is not Scope.ANY:
+    if by_hand.selection.scope is not Scope.ANY:
         return (planned.state_dir,)
     return (*by_hand.state_dirs, planned.state_dir) if by_hand.state_dirs else ()
 
 
-def _is_named(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> bool:
-    """Whether flags, or without a port among them the environment, lead to a state directory."""
-    if flags.get("--profile") or flags.get("--state-dir"):
-        return True
-    if flags.get("--port"):
-        return False
-    variables = ("OPENCLAW_PROFILE", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH")
-    return bool(flags.get("--config")) or any(environ.get(name) for name in variables)
-
-
-def choose_manager(scope: Scope, profile: str | None, holders: Mapping[int, Holder]) -> Manager:
+def choose_manager(selection: Selection, holders: Mapping[int, Holder]) -> Manager:
     """
     Choose whose unit to ask about, as only one manager is asked.
 
     Without a word on it: ours if it runs a gateway, or if it is to run one; else the system's.
     """
     own_uid = os.geteuid()
-    match scope:
+    match selection.scope:
         case Scope.SYSTEM:
             return SYSTEM
         case Scope.USER:
@@ -219,7 +176,8 @@ def choose_manager(scope: Scope, profile: str | None, holders: Mapping[int, Hold
         if ours and process.user_manager_of(who.pid or 0) == own_uid:
             return Manager(own_uid)
     home = os.path.expanduser("~")
-    if own_uid != 0 and enabled_in(f"{home}/.config/systemd/user", units.unit_name(profile)):
+    name = units.unit_name(selection.where.profile)
+    if own_uid != 0 and enabled_in(f"{home}/.config/systemd/user", name):
         return Manager(own_uid)
     return SYSTEM
 
@@ -246,111 +204,3 @@ def _own_foreground(own: Place, holders: Mapping[int, Holder]) -> int | None:
         if record.state_dir == os.path.realpath(own.state_dir):
             return port
     return None
-
-
-def place_of(unit: Unit, profile: str | None) -> Place:
-    """Return where a unit's gateway is configured to be, from the unit and, if we may read it, the file."""
-    home = _home(unit)
-    environ = {"HOME": home, **unit.environment}
-    if unit.manager.is_system and not unit.is_loaded:
-        environ |= packaged(profile)
-    elif unit.manager.is_system:
-        if unit.state_directory:
-            environ["STATE_DIRECTORY"] = os.path.join(STATE_ROOT, unit.state_directory)
-        if unit.configuration_directory:
-            environ["CONFIGURATION_DIRECTORY"] = os.path.join(
-                CONFIGURATION_ROOT, unit.configuration_directory
-            )
-    flags = _flags(unit.argv)
-    if profile:
-        flags.setdefault("--profile", profile)
-    return configured(flags, environ)
-
-
-def packaged(profile: str | None) -> dict[str, str]:
-    """Return the environment in which the package's system unit finds its directories."""
-    below = f"{PACKAGE}/{profile}" if profile else PACKAGE
-    return {
-        "STATE_DIRECTORY": f"{STATE_ROOT}/{PACKAGE}/{profile or 'default'}",
-        "CONFIGURATION_DIRECTORY": f"{CONFIGURATION_ROOT}/{below}",
-    }
-
-
-def _may_read(path: str) -> bool:
-    try:
-        with open(path, "rb"):
-            return True
-    except PermissionError:
-        return False
-    except OSError:
-        return True
-
-
-def _home(unit: Unit) -> str:
-    from pwd import getpwnam, getpwuid
-
-    try:
-        if unit.manager.uid is not None:
-            return getpwuid(unit.manager.uid).pw_dir
-        return getpwnam(unit.user or "root").pw_dir
-    except KeyError:
-        return "/"
-
-
-def _flags(argv: Sequence[str]) -> dict[str, str | None]:
-    """Read the settings out of a unit's command line: ``--port 1`` and ``--port=1``."""
-    flags: dict[str, str | None] = {}
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name.startswith("--"):
-            flags[name] = value if equals else next(words, None)
-    return flags
-
-
-def configured(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Place:
-    """
-    Load settings, and where that fails say why and go on with what needs no file.
-
-    The files that flags name for secrets are left unread.
-
-    Args:
-        flags: As for ``settings.load``.
-        environ: As for ``settings.load``.
-
-    Raises:
-        ConfigurationError: The profile's name is none.
-    """
-    public = {flag: text for flag, text in flags.items() if flag not in _SECRET_FLAGS}
-    where = locate(public, environ)
-    try:
-        loaded = settings.load(public, environ)
-    except ConfigurationError as error:
-        port, origin = 18789, "default"
-        if where.profile:
-            port, origin = profile_port(where.profile), f"profile {where.profile}"
-        given = public.get("--port") or environ.get("OPENCLAW_GATEWAY_PORT") or ""
-        if given.isdecimal() and 0 < int(given) < 65536:
-            port, origin = int(given), "flag --port"
-        return Place(
-            port,
-            origin,
-            "127.0.0.1",
-            where.state_dir,
-            where.config_path,
-            "unknown",
-            30.0,
-            str(error),
-            _may_read(where.config_path),
-            os.path.exists(where.config_path),
-        )
-    return Place(
-        loaded.port,
-        loaded.origins["port"],
-        loaded.host,
-        loaded.state_dir,
-        loaded.config_path,
-        loaded.auth_mode.value,
-        loaded.health_timeout_s,
-        has_config=os.path.exists(loaded.config_path),
-    )
