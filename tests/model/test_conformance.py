@@ -37,7 +37,7 @@ from model.explorer import explore, walks
 from openclaw_gateway.claim import claim
 from openclaw_gateway.claim.decision import Verdict
 from openclaw_gateway.claim.lockfile import STATE_LOCK_NAME, Contended, lock_directory_parts
-from openclaw_gateway.claim.waiting import Contention
+from openclaw_gateway.client.answer import Health
 from openclaw_gateway.errors import ClaimLostError, GatewayError
 from openclaw_gateway.settings import load as settings
 from openclaw_gateway.settings.load import Settings
@@ -65,19 +65,29 @@ class _GaveUp(Exception):
     """The driven process was told to give up."""
 
 
-def _be_gateway(settings: Settings, decisions: int) -> int:
-    """Claim and hold as the daemon does; what it would decide by clock and probe is read from ``decisions``."""
+class _Scripted:
+    """The policy of a driven process: what it would decide by clock and probe is read from a pipe."""
 
-    def settle(contention: Contention, contended: Contended, **_: object) -> Verdict:
-        if os.read(decisions, 1) == _DECISIONS[GIVE_UP]:
+    def __init__(self, decisions: int) -> None:
+        self._decisions = decisions
+
+    def settle(self, contended: Contended, *, health: Health | None = None) -> Verdict:
+        if os.read(self._decisions, 1) == _DECISIONS[GIVE_UP]:
             raise _GaveUp
         return Verdict.WAIT
 
-    Contention.settle = settle  # type: ignore[method-assign,assignment]
+
+def _be_gateway(settings: Settings, decisions: int) -> int:
+    """Claim and hold as the daemon does, by the decisions that are read from a pipe."""
     supervisor, journal = Supervisor({}), PlainJournal(Priority.CRIT)
     try:
         with claim.acquire(
-            settings, supervisor, journal, environ={}, pause=lambda seconds: None
+            settings,
+            supervisor,
+            journal,
+            environ={},
+            pause=lambda seconds: None,
+            policy=_Scripted(decisions),
         ) as held:
             while os.read(decisions, 1) == _DECISIONS[LOOK]:
                 held.verify()

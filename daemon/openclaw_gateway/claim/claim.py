@@ -1,4 +1,4 @@
-"""Who owns this port? State directory, configuration, base port, listener: taken in this order, released in reverse.
+"""Who owns this port? A claim is a list of holds, taken in order and released in reverse.
 
 Plain synchronous code with small imports. On a free port it loads no HTTP client and no event loop.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, MutableMapping
+import weakref
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple, TypeVar
 
 from openclaw_gateway import __version__
+from openclaw_gateway.claim import node
 from openclaw_gateway.claim.baseport import BasePortLock
 from openclaw_gateway.claim.decision import Obstacle, Verdict
 from openclaw_gateway.claim.listener import adopt, listen, listen_beside, turn_away
@@ -20,14 +23,125 @@ from openclaw_gateway.claim.lockfile import (
     DirectoryLock,
     LockFile,
     config_lock_name,
+    lock_directory_parts,
 )
 from openclaw_gateway.claim.record import LockRecord, Phase, believable
-from openclaw_gateway.claim.waiting import Contention, refuse_neighbours
+from openclaw_gateway.claim.waiting import Leave, Patience, Policy, persist, refuse_neighbours
 from openclaw_gateway.errors import ClaimLostError, StorageError
 from openclaw_gateway.host import process
 from openclaw_gateway.settings.load import Settings
 from openclaw_gateway.supervisor.journal import Journal
 from openclaw_gateway.supervisor.notify import Supervisor
+
+T = TypeVar("T")
+
+
+class Hold:
+    """One thing that is ours alone; each kind overrides what it can do."""
+
+    def look(self, record: LockRecord) -> str | None:
+        """
+        Check that it still guards what it guarded, and make good what can be.
+
+        Args:
+            record: What our lock files say of us.
+
+        Returns:
+            The path of a file that had to be made anew; usually ``None``.
+
+        Raises:
+            ClaimLostError: It guards nothing any more.
+        """
+        return None
+
+    def publish(self, record: LockRecord) -> None:
+        """Tell readers who we are. Raises ``StorageError``."""
+
+    def disown(self) -> None:
+        """Close it in a forked child, and change nothing: it is the parent's."""
+        self.release()
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+class StateDirectory(Hold):
+    """The lock on the state directory itself, below which all lock files stand."""
+
+    def __init__(self, lock: DirectoryLock) -> None:
+        self.lock = lock
+
+    def look(self, record: LockRecord) -> str | None:
+        """See whether the path still leads to what we hold."""
+        problem = self.lock.problem()
+        if problem:
+            raise ClaimLostError(self.lock.path, problem)
+        return None
+
+    def release(self) -> None:
+        """Let go of it."""
+        self.lock.release()
+
+
+class Record(Hold):
+    """A lock file with our record in it."""
+
+    def __init__(self, file: LockFile) -> None:
+        self.file = file
+
+    def look(self, record: LockRecord) -> str | None:
+        """
+        Make the file anew if it was removed.
+
+        Nobody else can have taken its place while the state directory is locked.
+        """
+        try:
+            successor = self.file.restored()
+            if successor is None:
+                return None
+            self.file = successor
+            successor.write(record)
+        except Contended as error:
+            holder = f"held by pid {error.pid or 'unknown'}"
+            raise ClaimLostError(self.file.path, holder) from error
+        except StorageError as error:
+            raise ClaimLostError(self.file.path, error.problem) from error
+        return self.file.path
+
+    def publish(self, record: LockRecord) -> None:
+        """Write the record into the file."""
+        self.file.write(record)
+
+    def disown(self) -> None:
+        """Close the file and leave its name to the parent."""
+        self.file.close()
+
+    def release(self) -> None:
+        """Remove the file and let go of it."""
+        self.file.release()
+
+
+class BasePort(Hold):
+    """The lock on the port's number, which answers whoever asks for its holder."""
+
+    def __init__(self, lock: BasePortLock) -> None:
+        self.lock = lock
+
+    def release(self) -> None:
+        """Give the number back."""
+        self.lock.release()
+
+
+class Listener(Hold):
+    """The sockets that listen; the only place that closes them."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        self.sockets = sockets
+
+    def release(self) -> None:
+        """Close them; done twice, it does nothing more."""
+        for listener in self.sockets:
+            listener.close()
 
 
 class Claim:
@@ -36,48 +150,49 @@ class Claim:
 
     Attributes:
         record: What our lock files say of us.
-        sockets: The listening sockets, non-blocking; the configured address first.
-        base_port: The hold on the port number, which answers whoever asks for its holder.
+        holds: What is ours, in the order in which it was taken.
     """
 
-    def __init__(self, state: DirectoryLock, record: LockRecord) -> None:
-        self._state, self.record = state, record
-        self._files: list[LockFile] = []
-        self.sockets: list[socket.socket] = []
-        self.base_port: BasePortLock | None = None
-        self._released = False
+    def __init__(self, record: LockRecord) -> None:
+        self.record = record
+        self.holds: list[Hold] = []
+
+    def _of(self, kind: type[T]) -> list[T]:
+        return [hold for hold in self.holds if isinstance(hold, kind)]
+
+    @property
+    def state(self) -> DirectoryLock:
+        """The state directory's lock, which every claim begins with."""
+        return self._of(StateDirectory)[0].lock
 
     @property
     def lock_paths(self) -> list[str]:
         """The lock files' paths."""
-        return [file.path for file in self._files]
+        return [hold.file.path for hold in self._of(Record)]
 
-    def lock(self, name: str, contention: Contention) -> None:
-        """Take one lock file and write our record into it. Raises as ``acquire`` does."""
-        file = contention.persist(lambda: LockFile(self._state, name))
-        self._files.append(file)
-        if _waited_for(file.inherited, contention):
-            # Having no flock, it removed the file as it left, from under ours.
-            file = self._files[-1] = contention.persist(file.restored) or file
-        file.write(self.record)
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The listening sockets, non-blocking; the configured address first."""
+        return [listener for hold in self._of(Listener) for listener in hold.sockets]
+
+    @property
+    def base_port(self) -> BasePortLock:
+        """The hold on the port number. Ask for it only if it was a step of the claim."""
+        return self._of(BasePort)[0].lock
 
     def publish(self, phase: Phase) -> None:
         """Write into our lock files where in our life we are. Raises ``StorageError`` if that fails."""
         self.record = self.record._replace(phase=phase)
-        for file in self._files:
-            file.write(self.record)
+        for hold in self.holds:
+            hold.publish(self.record)
 
     def answer(self) -> None:
         """Tell those who ask for the base port's holder who we are; never waits."""
-        if self.base_port is not None:
-            self.base_port.answer(self.record)
+        self.base_port.answer(self.record)
 
     def verify(self) -> list[str]:
         """
         Check that what we hold still guards what it guards, and make good what can be.
-
-        A lock file that was removed is made anew: nobody else can have taken its place while the
-        state directory is locked.
 
         Returns:
             The paths of lock files made anew; usually none.
@@ -86,55 +201,113 @@ class Claim:
             ClaimLostError: The state directory was moved or replaced, or someone holds a lock file
                 in place of ours. A second gateway may be starting: stop.
         """
-        problem = self._state.problem()
-        if problem:
-            raise ClaimLostError(self._state.path, problem)
-        restored = []
-        for index, file in enumerate(self._files):
-            try:
-                successor = file.restored()
-                if successor is None:
-                    continue
-                self._files[index] = successor
-                successor.write(self.record)
-            except Contended as error:
-                raise ClaimLostError(file.path, f"held by pid {error.pid or 'unknown'}") from error
-            except StorageError as error:
-                raise ClaimLostError(file.path, error.problem) from error
-            restored.append(file.path)
-        return restored
+        return [path for hold in self.holds if (path := hold.look(self.record)) is not None]
 
     def close_listeners(self) -> None:
         """Stop listening: from here on the port is free for others, the locks still ours."""
-        for listener in self.sockets:
-            listener.close()
+        for hold in self._of(Listener):
+            hold.release()
 
     def disown(self) -> None:
         """
-        Close all of it in a forked child, and change nothing: it is the parent's.
+        Close all of it in a forked child.
 
         A lock lives as long as any process has its descriptor, so a child that outlives us would
         hold it; flock(2). Children that execute another program close it by that, see PEP 446.
         """
-        if self._released:
-            return
-        self.close_listeners()
-        if self.base_port is not None:
-            self.base_port.release()
-        for file in self._files:
-            file.close()
-        self._state.release()
+        for hold in reversed(self.holds):
+            hold.disown()
+        self.holds.clear()
 
     def release(self) -> None:
-        """Give everything back, in reverse order."""
-        self._released = True
+        """Give everything back, in reverse order, even if giving one of them back fails."""
         with ExitStack() as undo:
-            undo.callback(self._state.release)
-            for file in self._files:
-                undo.callback(file.release)
-            if self.base_port is not None:
-                undo.callback(self.base_port.release)
-            undo.callback(self.close_listeners)
+            for hold in self.holds:
+                undo.callback(hold.release)
+            self.holds = []
+
+
+class Start(NamedTuple):
+    """What the steps of a claim work with."""
+
+    settings: Settings
+    claim: Claim
+    policy: Policy
+    patience: Patience
+    journal: Journal
+    passed: list[socket.socket]
+    """Listening sockets that systemd handed over; a step that takes them empties the list."""
+
+    def persist(self, take: Callable[[], T]) -> T:
+        """Take something, outwaiting whoever has it and what keeps it from being there. See ``Policy``."""
+        return self.patience.outwait(lambda: persist(take, self.policy))
+
+
+Step = Callable[[Start], Hold | None]
+"""Takes one thing and returns the hold on it, or ``None`` if it only looks."""
+
+
+def state_directory(start: Start) -> Hold:
+    """Lock the state directory."""
+    return StateDirectory(start.persist(lambda: DirectoryLock(start.settings.state_dir)))
+
+
+def state_record(start: Start) -> Hold:
+    """Take the lock file of the state directory."""
+    return _record(start, STATE_LOCK_NAME)
+
+
+def configuration(start: Start) -> Hold | None:
+    """Take the configuration's lock file."""
+    if start.settings.allow_multiple:
+        return None
+    return _record(start, config_lock_name(start.settings.config_path))
+
+
+def no_node(start: Start) -> None:
+    """
+    Make sure that no gateway of OpenClaw's own has this state.
+
+    Asked for after our records are written, this closes the race of two simultaneous starts:
+    1. We write our records. 2. We look at its locks. It does the same the other way round: it takes
+    its locks, then looks at our records, and leaves if they name a living process. So whichever of
+    the two comes second sees the other: if it takes its locks before 2, we see them and wait; if
+    after 2, it sees the records that are there since 1. In between both may see each other: then
+    both hold back, it leaves for good, and we go on once its locks are free.
+    """
+    while (contended := _node(start)) is not None:
+        start.policy.settle(contended)
+
+
+def base_port(start: Start) -> Hold:
+    """Take the port's number."""
+    settings = start.settings
+    return BasePort(start.persist(lambda: BasePortLock(settings.port, host=settings.host)))
+
+
+def listener(start: Start) -> Hold:
+    """Listen, or take over what systemd listens on."""
+    settings = start.settings
+    if start.passed:
+        adopted, start.passed[:] = list(start.passed), []
+        return Listener(adopted)
+    refuse_neighbours(settings, start.policy, start.journal)
+    sockets = [start.persist(lambda: listen(settings.host, settings.port))]
+    if settings.host == "127.0.0.1":
+        sockets += filter(None, [listen_beside(settings.port)])
+    return Listener(sockets)
+
+
+GATEWAY: Sequence[Step] = (
+    state_directory,
+    no_node,  # before we make a file: an empty one of ours would keep it from starting
+    state_record,
+    configuration,
+    no_node,
+    base_port,
+    listener,
+)
+"""What our own gateway takes, in this order."""
 
 
 @contextmanager
@@ -145,6 +318,8 @@ def acquire(
     *,
     environ: MutableMapping[str, str],
     pause: Callable[[float], None],
+    steps: Sequence[Step] = GATEWAY,
+    policy: Policy | None = None,
 ) -> Iterator[Claim]:
     """
     Take the claim, hold it for the ``with`` block, give it back.
@@ -155,50 +330,100 @@ def acquire(
         journal: Told of reclaims, waits and neighbours.
         environ: For the sockets that systemd passes.
         pause: Sleeps that many seconds; may raise to end the start.
+        steps: What to take, in this order.
+        policy: What to do about whoever is in the way; by default what the page says.
 
     Raises:
         GatewayLockError: Someone else has it.
         StorageError: The state directory can't be used.
         ConfigurationError: systemd passed sockets that don't fit the configuration.
     """
-    contention = Contention(settings, supervisor, journal, pause=pause)
     with ExitStack() as undo:
         passed = adopt(environ, port=settings.port)
         undo.callback(turn_away, passed)
-        state = contention.persist(lambda: DirectoryLock(settings.state_dir))
-        claim = Claim(state, _own_record(settings, supervisor, state.path))
+        claim = Claim(_own_record(settings, supervisor))
         undo.callback(claim.release)
-        os.register_at_fork(after_in_child=claim.disown)
-        claim.lock(STATE_LOCK_NAME, contention)
-        if not settings.allow_multiple:
-            claim.lock(config_lock_name(settings.config_path), contention)
-        claim.base_port = contention.persist(
-            lambda: BasePortLock(settings.port, host=settings.host)
+        _disown_in_children(claim)
+        start = Start(
+            settings,
+            claim,
+            policy or Leave(settings, supervisor, journal, pause=pause),
+            Patience(supervisor, journal, pause=pause),
+            journal,
+            passed,
         )
-        if passed:
-            claim.sockets = passed
-        else:
-            refuse_neighbours(settings, contention, journal)
-            claim.sockets = [contention.persist(lambda: listen(settings.host, settings.port))]
-            if settings.host == "127.0.0.1":
-                claim.sockets += filter(None, [listen_beside(settings.port)])
+        for step in steps:
+            hold = step(start)
+            if hold is not None:
+                claim.holds.append(hold)
         yield claim
 
 
-def _waited_for(inherited: LockRecord | None, contention: Contention) -> bool:
-    """Wait for a gateway that wrote a record without locking the file; ``False`` if there is none."""
+def _disown_in_children(claim: Claim) -> None:
+    """Have forked children close what is ours; a hook can't be taken back, so it lets go of the claim instead."""
+    living = weakref.ref(claim)
+
+    def in_child() -> None:
+        claim = living()
+        if claim is not None:
+            claim.disown()
+
+    os.register_at_fork(after_in_child=in_child)
+
+
+def _record(start: Start, name: str) -> Record:
+    """
+    Take one lock file and write our record into it.
+
+    Until we have *won* it, it is its writer's: one that takes no ``flock`` may be alive, and its file is
+    left as it is by a start that loses.
+    """
+    file = start.persist(lambda: LockFile(start.claim.state, name))
+    try:
+        if _outwait_writer(start, file):
+            # Having no flock, it removed the file as it left, from under ours.
+            file = start.persist(file.restored) or file
+    except BaseException:
+        file.close()
+        raise
+    try:
+        start.patience.outwait(lambda: file.write(start.claim.record))
+    except BaseException:
+        file.release()
+        raise
+    return Record(file)
+
+
+def _outwait_writer(start: Start, file: LockFile) -> bool:
+    """Wait for a gateway that locks its record otherwise than by ``flock``; ``False`` if there is none."""
     waited = False
-    while inherited is not None and believable(
-        inherited, process.facts(inherited.pid), own_pid=os.getpid()
-    ):
+    while (contended := _node(start) or _writer(file)) is not None:
         waited = True
-        contended = Contended(Obstacle.RECORD, record=inherited, pid=inherited.pid)
-        if contention.settle(contended) is Verdict.RECLAIM:
+        if start.policy.settle(contended) is Verdict.RECLAIM:
             break
     return waited
 
 
-def _own_record(settings: Settings, supervisor: Supervisor, state_dir: str) -> LockRecord:
+def _node(start: Start) -> Contended | None:
+    """Return who holds the locks of OpenClaw's own gateway for our state; ``None`` if nobody does."""
+    state_dir = start.claim.state.path
+    names = STATE_LOCK_NAME, config_lock_name(start.settings.config_path)
+    records = [os.path.join(state_dir, *lock_directory_parts(), name) for name in names]
+    held = node.held(node.lock_paths(state_dir, records, uid=os.geteuid()))
+    return None if held is None else Contended(Obstacle.NODE_LOCK, pid=held.pid)
+
+
+def _writer(file: LockFile) -> Contended | None:
+    """Return who wrote the record in a file that we hold, if that process may be alive."""
+    inherited = file.inherited
+    if inherited is None or not inherited.is_local(process.pid_namespace()):
+        return None
+    if not believable(inherited, process.facts(inherited.pid), own_pid=os.getpid()):
+        return None
+    return Contended(Obstacle.RECORD, record=inherited, pid=inherited.pid)
+
+
+def _own_record(settings: Settings, supervisor: Supervisor) -> LockRecord:
     from datetime import UTC, datetime
     from uuid import uuid4
 
@@ -210,7 +435,7 @@ def _own_record(settings: Settings, supervisor: Supervisor, state_dir: str) -> L
         owner_id=str(uuid4()),
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         config_path=os.path.realpath(settings.config_path),
-        state_dir=state_dir,
+        state_dir=os.path.realpath(settings.state_dir),
         host=settings.host,
         phase=Phase.STARTING,
         boot_id=process.boot_id(),

@@ -80,7 +80,7 @@ class DirectoryLock:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
             self.fd = os.open(self.path, _DIRECTORY_FLAGS)
             undo.callback(os.close, self.fd)
-            _check_directory(self.path, os.fstat(self.fd), forbidden=stat.S_IWOTH)
+            _check_directory(self.path, os.fstat(self.fd))
             if not _try_flock(self.fd, self.path):
                 raise Contended(Obstacle.STATE_DIRECTORY, pid=_holder(self.fd))
             self._check_exclusion()
@@ -231,7 +231,9 @@ def _open_lock_directory(state: DirectoryLock) -> int:
                 child = os.open(name, _DIRECTORY_FLAGS, dir_fd=fd)
             os.close(fd)
             fd = child
-            _check_directory(path, os.fstat(fd), forbidden=stat.S_IWGRP | stat.S_IWOTH)
+            is_last = name == lock_directory_parts()[-1]
+            forbidden = stat.S_IWGRP | stat.S_IWOTH if is_last else stat.S_IWOTH
+            _check_directory(path, os.fstat(fd), forbidden=forbidden)
     except BaseException:
         os.close(fd)
         raise
@@ -255,7 +257,11 @@ STATE_LOCK_NAME = "gateway.state.lock"
 
 
 def read_record(
-    state_dir: str, name: str = STATE_LOCK_NAME, *, uid: int | None = None
+    state_dir: str,
+    name: str = STATE_LOCK_NAME,
+    *,
+    uid: int | None = None,
+    owner_uid: int | None = None,
 ) -> LockRecord | None:
     """
     Read a record below a state directory as a bystander: no lock taken, nothing created.
@@ -264,6 +270,7 @@ def read_record(
         state_dir: The state directory.
         name: The lock file's.
         uid: Whose gateway it is; ours by default.
+        owner_uid: Whose the file must be, if what it says is to be believed; ``None`` for anybody's.
 
     Returns:
         ``None`` if there is none, or none that we may read.
@@ -274,6 +281,8 @@ def read_record(
     except OSError:
         return None
     try:
+        if owner_uid is not None and os.fstat(fd).st_uid != owner_uid:
+            return None
         return parse(os.read(fd, MAX_RECORD_BYTES + 1))
     except OSError:  # a directory, say
         return None
@@ -313,9 +322,15 @@ def _check_file(path: str, info: os.stat_result) -> None:
         raise StorageError(path, "it has a second name (hard link)", hint="remove it")
 
 
-def _check_directory(path: str, info: os.stat_result, *, forbidden: int) -> None:
-    """Refuse a directory in which someone else could swap our files; never mend what isn't ours."""
-    if info.st_uid != os.geteuid():
+def _check_directory(path: str, info: os.stat_result, *, forbidden: int = stat.S_IWOTH) -> None:
+    """
+    Refuse a directory that others than we and root have a say in; never mend what isn't ours.
+
+    On the way to the lock directory the group may write, as umask 0002 leaves it in a home and a volume's
+    set-group-ID bit in a container: who moves a name away there is noticed at our next look, and
+    can't put in its place what passes for ours, as only we and root make files that are ours.
+    """
+    if info.st_uid not in (0, os.geteuid()):
         raise StorageError(
             path,
             f"owned by uid {info.st_uid}, and we are uid {os.geteuid()}",

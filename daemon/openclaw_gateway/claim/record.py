@@ -60,6 +60,10 @@ class LockRecord(NamedTuple):
         """Whether its writer locks the file too, so that a free lock proves the writer gone."""
         return self.boot_id is not None
 
+    def is_local(self, pid_namespace: int) -> bool:
+        """Whether its pid means something in this PID namespace; 0 is unknown. pid_namespaces(7)."""
+        return self.pid_namespace in (None, 0, pid_namespace) or not pid_namespace
+
 
 _KEYS = {
     "pid": "pid",

@@ -1,16 +1,27 @@
-"""Someone is in the way: find out who, decide, and wait or fail within bounds."""
+"""Someone is in the way, or something is not there yet: find out, decide, and wait or fail within bounds."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from openclaw_gateway.claim.decision import Obstacle, Verdict, decide
+from openclaw_gateway.claim.decision import (
+    Decision,
+    Obstacle,
+    Verdict,
+    decide,
+    pause_for_condition,
+)
 from openclaw_gateway.claim.lockfile import Contended, read_record
 from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.client.answer import Health
-from openclaw_gateway.errors import AlreadyListeningError, AlreadyRunningError, ExitCode
+from openclaw_gateway.errors import (
+    AlreadyListeningError,
+    AlreadyRunningError,
+    GatewayError,
+)
 from openclaw_gateway.host import process
 from openclaw_gateway.host.address import reachable, url
 from openclaw_gateway.host.ports import listening
@@ -24,6 +35,86 @@ T = TypeVar("T")
 _PAUSE_S = 0.1
 _EXTENSION_S = 15.0
 """What we ask systemd for while waiting: several rounds of a probe and a pause."""
+
+
+class Policy(Protocol):
+    """What a start does about whoever is in its way: leave, stand by, or what a test has it do."""
+
+    def settle(self, contended: Contended, *, health: Health | None = None) -> Verdict:
+        """
+        Decide about one obstacle; pauses before it says ``WAIT``.
+
+        Args:
+            contended: What is in the way.
+            health: What a probe of its port found, if there was one already.
+
+        Returns:
+            ``WAIT`` (try again) or ``RECLAIM``.
+
+        Raises:
+            GatewayLockError: A healthy gateway has it, or it stayed taken for too long.
+        """
+
+
+def persist(step: Callable[[], T], policy: Policy) -> T:
+    """
+    Take a step of the claim again and again until it succeeds or waiting has no point any more.
+
+    One refusal proves nothing: whoever only looks at a lock takes it for an instant.
+
+    Raises:
+        GatewayLockError: As for ``Policy.settle``.
+    """
+    while True:
+        try:
+            return step()
+        except Contended as contended:
+            policy.settle(contended)
+
+
+class Patience:
+    """
+    Waits for conditions that time mends: an address that is not there yet, a full disk, a late mount.
+
+    They are nobody's lock, so there is no one to ask: the step is tried again, at growing intervals.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        journal: Journal,
+        *,
+        pause: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._supervisor, self._journal = supervisor, journal
+        self._pause, self._clock = pause, clock
+
+    def outwait(self, step: Callable[[], T]) -> T:
+        """
+        Take a step, again and again while what it fails for may pass.
+
+        Raises:
+            GatewayError: What the step raised, at once or when the time is up.
+        """
+        began_s: float | None = None
+        while True:
+            try:
+                return step()
+            except GatewayError as error:
+                now_s = self._clock()
+                waited_s = 0.0 if began_s is None else now_s - began_s
+                pause_s = pause_for_condition(
+                    error.errno, supervised=self._supervisor.present, waited_s=waited_s
+                )
+                if pause_s is None:
+                    raise
+                if began_s is None:
+                    began_s = now_s
+                    self._journal.write(Event.WAITING, f"waiting for this to pass: {error}")
+                self._supervisor.extend_start(_EXTENSION_S)
+                self._supervisor.status(f"waiting for {waited_s:.0f} s: {error}")
+            self._pause(pause_s)
 
 
 class _Finding(NamedTuple):
@@ -40,8 +131,12 @@ class _Finding(NamedTuple):
         return f"{self.obstacle} is held by {owner}, and on port {self.port} is {self.health}"
 
 
-class Contention:
-    """One start's dealings with whoever is in its way; its clock starts when it is made."""
+class Leave:
+    """
+    The page's policy: leave to a healthy gateway, wait for any other owner, give up when patience is over.
+
+    Its clock starts when it is made: one for each start.
+    """
 
     def __init__(
         self,
@@ -50,60 +145,44 @@ class Contention:
         journal: Journal,
         *,
         pause: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] | None = None,
     ) -> None:
+        """
+        Start the clock.
+
+        Args:
+            settings: How long to be patient, and where we would listen.
+            supervisor: Whether systemd started us; told what is waited for.
+            journal: Told of waits and reclaims.
+            pause: Sleeps that many seconds; may raise to end the start.
+            clock: Seconds, monotonic.
+            jitter: Returns 0 to 1, so that many who wait do not try in step; random by default.
+        """
         self._settings, self._supervisor, self._journal = settings, supervisor, journal
-        self._pause = pause
+        self._pause, self._clock, self._jitter = pause, clock, jitter
         self._patience_s = (
             settings.health_timeout_s if supervisor.present else settings.lock_timeout_s
         )
-        self._began_s = time.monotonic()
+        self._began_s = clock()
         self._free_since_s: float | None = None
         self._announced = False
         self._socket_owners: dict[int, int | None] = {}
 
-    def persist(self, step: Callable[[], T]) -> T:
-        """
-        Take a step of the claim again and again until it succeeds or waiting has no point any more.
-
-        One refusal proves nothing: whoever only looks at a lock takes it for an instant.
-
-        Raises:
-            GatewayLockError: A healthy gateway has it, or it stayed taken for too long.
-        """
-        while True:
-            try:
-                return step()
-            except Contended as contended:
-                self.settle(contended)
-
     def settle(self, contended: Contended, *, health: Health | None = None) -> Verdict:
-        """
-        Decide about one obstacle; pauses before it says ``WAIT``.
-
-        Args:
-            contended: What is in the way.
-            health: What a probe of its port found, if there was one already.
-
-        Returns:
-            ``WAIT`` (try again) or ``RECLAIM``.
-
-        Raises:
-            GatewayLockError: As for ``persist``.
-        """
-        record = contended.record or self._record_of(contended.obstacle)
-        host, port = contended.address or self._address_of(record)
+        """Decide about one obstacle. See ``Policy``."""
+        record = self._trusted_record(contended)
+        host, port = self._address_of(contended, record)
         if health is None:
-            health = self._probe(contended.obstacle, host, port)
+            host, port, health = self._probe(contended.obstacle, host, port)
         if record and record.phase is Phase.STARTING and health in (Health.REFUSED, Health.MUTE):
             health = Health.STARTING
-        now_s = time.monotonic()
-        if health is not Health.REFUSED:
-            self._free_since_s = None
-        elif self._free_since_s is None:
-            self._free_since_s = now_s
-        verdict = decide(
+        now_s = self._clock()
+        self._note_free(contended.obstacle, health, now_s)
+        decision = decide(
             contended.obstacle,
             health,
+            supervised=self._supervisor.present,
             own_invocation=self._is_own(record),
             waited_s=now_s - self._began_s,
             patience_s=self._patience_s,
@@ -112,9 +191,9 @@ class Contention:
         )
         owner = self._describe(contended, record, port)
         finding = _Finding(contended.obstacle, owner, host, port, health)
-        match verdict:
+        match decision.verdict:
             case Verdict.DUPLICATE | Verdict.GIVE_UP:
-                raise self._error(verdict, finding)
+                raise self._error(decision, finding)
             case Verdict.RECLAIM:
                 self._journal.write(
                     Event.RECLAIMED,
@@ -124,26 +203,51 @@ class Contention:
                 )
             case Verdict.WAIT:
                 self._wait(finding)
-        return verdict
+        return decision.verdict
 
-    def _record_of(self, obstacle: Obstacle) -> LockRecord | None:
-        if obstacle is Obstacle.STATE_DIRECTORY:
-            return read_record(self._settings.state_dir)
-        return None
+    def _note_free(self, obstacle: Obstacle, health: Health, now_s: float) -> None:
+        """Keep count of how long a record without a lock has had nobody on its port."""
+        if obstacle is not Obstacle.RECORD or health is not Health.REFUSED:
+            self._free_since_s = None
+        elif self._free_since_s is None:
+            self._free_since_s = now_s
 
-    def _address_of(self, record: LockRecord | None) -> tuple[str, int]:
+    def _trusted_record(self, contended: Contended) -> LockRecord | None:
+        """
+        Return the owner's record, if it stands where only the owner of the state directory can write.
+
+        Whoever holds a port's name tells us anything he likes: any local account can take that name,
+        and name another port, where a healthy gateway of somebody else's answers.
+        """
+        match contended.obstacle:
+            case Obstacle.STATE_DIRECTORY | Obstacle.NODE_LOCK:
+                own = read_record(self._settings.state_dir, owner_uid=os.geteuid())
+                return contended.record or own
+            case Obstacle.BASE_PORT | Obstacle.LISTENER:
+                return None
+            case _:
+                return contended.record
+
+    def _address_of(self, contended: Contended, record: LockRecord | None) -> tuple[str, int]:
         """Return where the owner listens by its own word, else where we would."""
+        if contended.address is not None:
+            return contended.address
         host = (record and record.host) or self._settings.host
         return host, (record and record.port) or self._settings.port
 
-    def _probe(self, obstacle: Obstacle, host: str, port: int) -> Health:
+    def _probe(self, obstacle: Obstacle, host: str, port: int) -> tuple[str, int, Health]:
+        """Ask an address, and for a base port every address that has a listener; return where and what."""
         # The kernel's table answers "is anyone there?" without a connection and without loading
         # an HTTP client. A port that is busy with no listener in sight is worth asking all the same.
-        if obstacle is not Obstacle.LISTENER and not listening(port):
-            return Health.REFUSED
+        there = [found.host for found in listening(port)]
+        if obstacle is not Obstacle.LISTENER and not there:
+            return host, port, Health.REFUSED
         from openclaw_gateway.client.health import probe
 
-        return probe(reachable(host), port)
+        hosts = dict.fromkeys([host, *there]) if obstacle is Obstacle.BASE_PORT else [host]
+        answers = {each: probe(reachable(each), port) for each in hosts}
+        found = min(answers, key=lambda each: _TELLING.index(answers[each]))
+        return found, port, answers[found]
 
     def _is_own(self, record: LockRecord | None) -> bool:
         own = self._supervisor.invocation_id
@@ -160,20 +264,18 @@ class Contention:
                 if pid is not None:
                     return process.describe(pid, uid=found.uid)
             return None
-        pid = contended.pid or (record.pid if record else None)
-        if pid is None:
+        pid = contended.pid
+        if pid is None and record is not None and record.is_local(process.pid_namespace()):
+            pid = record.pid
+        if pid in (None, os.getpid()):
             return None
         return process.describe(pid, uid=contended.uid, unit=record.unit if record else None)
 
     def _error(
-        self, verdict: Verdict, finding: _Finding
+        self, decision: Decision, finding: _Finding
     ) -> AlreadyListeningError | AlreadyRunningError:
-        if not self._supervisor.present:
-            code = ExitCode.FAILURE
-        elif verdict is Verdict.DUPLICATE:
-            code = ExitCode.CONFIG
-        else:
-            code = ExitCode.TEMPORARY
+        code = decision.exit_code
+        assert code is not None
         on_port = finding.obstacle in (Obstacle.BASE_PORT, Obstacle.LISTENER)
         way_out = (
             "free the port or choose another with: openclaw gateway --port <port>"
@@ -183,13 +285,13 @@ class Contention:
         )
         hint = f"{finding}; {way_out}"
         pid = finding.owner.pid if finding.owner else None
-        if on_port or verdict is Verdict.DUPLICATE:
+        if on_port or decision.verdict is Verdict.DUPLICATE:
             address = url(finding.host, finding.port)
             return AlreadyListeningError(address, owner_pid=pid, exit_code=code, hint=hint)
         return AlreadyRunningError(pid, self._patience_s, exit_code=code, hint=hint)
 
     def _wait(self, finding: _Finding) -> None:
-        left_s = self._patience_s - (time.monotonic() - self._began_s)
+        left_s = self._patience_s - (self._clock() - self._began_s)
         sentence = f"waiting up to {max(left_s, 0):.0f} s: {finding}"
         if not self._announced:
             self._announced = True
@@ -197,12 +299,28 @@ class Contention:
             self._journal.write(Event.WAITING, sentence, OWNER_PID=pid)
         self._supervisor.extend_start(_EXTENSION_S)
         self._supervisor.status(sentence)
-        from random import uniform
+        self._pause(_PAUSE_S * (1 + self._random()))
 
-        self._pause(uniform(_PAUSE_S, 2 * _PAUSE_S))
+    def _random(self) -> float:
+        if self._jitter is None:
+            from random import random
+
+            self._jitter = random
+        return self._jitter()
 
 
-def refuse_neighbours(settings: Settings, contention: Contention, journal: Journal) -> None:
+_TELLING = (
+    Health.HEALTHY,
+    Health.STARTING,
+    Health.MUTE,
+    Health.FOREIGN,
+    Health.UNKNOWN,
+    Health.REFUSED,
+)
+"""Of several answers on one port, the first of these decides."""
+
+
+def refuse_neighbours(settings: Settings, policy: Policy, journal: Journal) -> None:
     """
     Look at every listener on our port before binding it, whatever its address.
 
@@ -221,7 +339,7 @@ def refuse_neighbours(settings: Settings, contention: Contention, journal: Journ
             health = probe(reachable(found.host), found.port)
             if health not in (Health.HEALTHY, Health.STARTING):
                 break
-            contention.settle(Contended(Obstacle.LISTENER, address=address), health=health)
+            policy.settle(Contended(Obstacle.LISTENER, address=address), health=health)
         if found.host != settings.host and health is not Health.REFUSED:
             pid = process.socket_owner(found.inode)
             journal.write(

@@ -7,6 +7,8 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from errno import EMLINK, ENOSYS, EOPNOTSUPP, EPERM
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -52,7 +54,7 @@ def resolve_token(settings: Settings, state_dir: str, journal: Journal) -> Setti
     if settings.auth_mode is not AuthMode.TOKEN or settings.token is not None:
         return settings
     path = os.path.join(state_dir, TOKEN_FILE)
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) or _is_unfinished(path):
         try:
             _create_token(path)
         except OSError as failure:
@@ -66,15 +68,28 @@ def resolve_token(settings: Settings, state_dir: str, journal: Journal) -> Setti
     return settings._replace(token=read_secret("file", TOKEN_FILE, path, private=True))
 
 
+_WITHOUT_LINKS = (EPERM, ENOSYS, EOPNOTSUPP, EMLINK)
+"""link(2): what file systems without hard links say."""
+
+
+def _is_unfinished(path: str) -> bool:
+    """Whether a start died between the two last steps of ``_create_token`` on a file system without links."""
+    return os.path.lexists(f"{path}.new") and os.lstat(path).st_size == 0
+
+
 def _create_token(path: str) -> None:
     """
     Write a token under another name first, so that whoever sees the file sees all of it.
 
     The steps of a crash: before the link there is only the other name, which the next start removes;
     after it there is a whole token. link(2) does not replace what an administrator put there meanwhile.
+    Where there are no hard links, an empty file takes the name, which fails if it is taken, and the
+    whole one is renamed over it; a crash in between leaves both, by which the next start knows it.
     """
     unfinished = f"{path}.new"
     if os.path.lexists(unfinished):
+        if os.path.lexists(path) and _is_unfinished(path):
+            os.unlink(path)
         os.unlink(unfinished)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(unfinished, flags, 0o600)
@@ -83,9 +98,16 @@ def _create_token(path: str) -> None:
             file.write(f"{secrets.token_urlsafe(_TOKEN_BYTES)}\n")
             file.flush()
             os.fsync(descriptor)
-        os.link(unfinished, path)
+        try:
+            os.link(unfinished, path)
+        except OSError as error:
+            if error.errno not in _WITHOUT_LINKS:
+                raise
+            os.close(os.open(path, flags, 0o600))
+            os.rename(unfinished, path)
     finally:
-        os.unlink(unfinished)
+        with suppress(FileNotFoundError):
+            os.unlink(unfinished)
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
