@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openclaw_gateway.errors import ConfigurationError, ExitCode
-from openclaw_gateway.settings.load import AuthMode, Bind, Settings, load
+from openclaw_gateway.settings.load import AuthMode, Bind, Settings, examine, load
 from openclaw_gateway.settings.location import profile_port
 from openclaw_gateway.settings.sources import read_secret
 from openclaw_gateway.supervisor.events import Priority
@@ -49,12 +49,12 @@ def test_defaults(home: Home) -> None:
 def test_file_beats_default_environment_beats_file_flag_beats_environment(home: Home) -> None:
     home.write({"gateway": {"port": 1111}})
     from_file = home.load()
-    assert (from_file.port, from_file.origins["port"]) == (1111, f"{home.file} gateway.port")
+    assert (from_file.port, str(from_file.origins["port"])) == (1111, f"{home.file} gateway.port")
     from_variable = home.load(OPENCLAW_GATEWAY_PORT="2222")
     assert from_variable.port == 2222
-    assert from_variable.origins["port"] == "variable OPENCLAW_GATEWAY_PORT"
+    assert str(from_variable.origins["port"]) == "variable OPENCLAW_GATEWAY_PORT"
     from_flag = home.load({"--port": "3333"}, OPENCLAW_GATEWAY_PORT="2222")
-    assert (from_flag.port, from_flag.origins["port"]) == (3333, "flag --port")
+    assert (from_flag.port, str(from_flag.origins["port"])) == (3333, "flag --port")
 
 
 def test_json5_is_read(home: Home) -> None:
@@ -66,7 +66,7 @@ def test_profile_has_a_home_and_a_port_of_its_own(home: Home) -> None:
     settings = home.load({"--profile": "work"})
     assert settings.state_dir == str(home.path / ".openclaw-work")
     assert settings.port == profile_port("work")
-    assert settings.origins["port"] == "profile work"
+    assert str(settings.origins["port"]) == "profile work"
 
 
 def test_profile_port_is_fnv_1a() -> None:
@@ -233,3 +233,25 @@ def test_wrong_secret_is_not_repeated_in_the_error(home: Home) -> None:
     with pytest.raises(ConfigurationError) as caught:
         home.load()
     assert "s3cret" not in str(caught.value)
+
+
+def test_one_wrong_value_throws_away_no_other(home: Home) -> None:
+    home.write(
+        {"gateway": {"port": 19000, "auth": {"token": "${NOPE}"}, "limits": {"maxInFlight": 0}}}
+    )
+    found = examine({"--log-level": "debug"}, {"HOME": str(home.path)})
+    assert found.settings is None
+    assert [problem.key for problem in found.problems] == [
+        "gateway.auth.token",
+        "gateway.limits.maxInFlight",
+    ]
+    assert (found.values["port"], found.values["log_level"]) == (19000, Priority.DEBUG)
+    assert found.values["limits.max_in_flight"] == 64
+    assert found.location.config_path == str(home.file)
+
+
+def test_document_that_cannot_be_read_leaves_flags_and_variables(home: Home) -> None:
+    home.write("{")
+    found = examine({}, {"HOME": str(home.path), "OPENCLAW_GATEWAY_PORT": "2222"})
+    assert [problem.source for problem in found.problems] == [str(home.file)]
+    assert found.values["port"] == 2222

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.host.address import is_loopback
-from openclaw_gateway.settings.location import locate, profile_port
+from openclaw_gateway.settings.location import DEFAULT, Location, Origin, locate, profile_port
 from openclaw_gateway.settings.sources import (
     Secret,
     look_up,
@@ -119,8 +119,8 @@ class Settings(NamedTuple):
     log_level: Priority
     allow_multiple: bool
     """Whether to do without the configuration's lock; the state directory's is always taken."""
-    origins: Mapping[str, str]
-    """Field name to where its value came from, for people: ``flag --port``, ``default``."""
+    origins: Mapping[str, Origin]
+    """Field name to where its value came from; one of ``Limits`` as ``limits.<field>``."""
     warnings: tuple[str, ...]
     """What is odd but no reason to stop."""
 
@@ -220,6 +220,21 @@ _FOREIGN_GATEWAY = frozenset(
 _FOREIGN_AUTH = frozenset({"allowTailscale", "identityScopes", "trustedProxy"})
 
 
+class Examined(NamedTuple):
+    """What is known of a gateway's settings, right or wrong: one that is wrong throws away no other."""
+
+    settings: Settings | None
+    """All of them, if a gateway would start with them."""
+    values: Mapping[str, Any]
+    """Every field of ``Settings``, of ``Limits`` as ``limits.<field>``: as it is, or its default if it is wrong."""
+    origins: Mapping[str, Origin]
+    """By the same names."""
+    problems: tuple[ConfigurationError, ...]
+    """Why a gateway would not start, the weightiest first."""
+    warnings: tuple[str, ...]
+    location: Location
+
+
 def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
     """
     Read and check every setting.
@@ -236,48 +251,95 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         ConfigurationError: Something is wrong; names the file with key, the flag or the variable.
         UnreadableError: A file can't be read for a reason that is not its own.
     """
+    found = examine(flags, environ)
+    if found.settings is None:
+        raise found.problems[0]
+    return found.settings
+
+
+def examine(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Examined:
+    """
+    Read and check every setting, and go on where one is wrong.
+
+    Args:
+        flags: As for ``load``.
+        environ: The environment of the gateway's process.
+
+    Raises:
+        ConfigurationError: The profile's name is none, so that nothing says which gateway is meant.
+    """
     given = {flag: text for flag, text in flags.items() if text is not None}
     where = locate(flags, environ)
-    profile, state_dir, config_path = where.profile, where.state_dir, where.config_path
-    document = read_document(config_path, required=where.config_required, state_dir=state_dir)
-    warnings = _unknown_keys(document, config_path)
-    values: dict[str, Any] = {}
+    problems: list[ConfigurationError] = []
+    warnings: list[str] = []
+    document: dict[str, Any] = {}
+    config_path = where.config_path
+    try:
+        document = read_document(
+            config_path, required=where.config_required, state_dir=where.state_dir
+        )
+        warnings += _unknown_keys(document, config_path)
+    except ConfigurationError as error:
+        problems.append(error)
     allow_multiple = environ.get(_MULTIPLE) == "1"
+    values: dict[str, Any] = {
+        "profile": where.profile,
+        "state_dir": where.state_dir,
+        "config_path": config_path,
+        "allow_multiple": allow_multiple,
+    }
     origins = {
         "profile": where.profile_origin,
         "state_dir": where.state_origin,
         "config_path": where.config_origin,
-        "allow_multiple": f"variable {_MULTIPLE}" if allow_multiple else "default",
+        "allow_multiple": Origin("variable", _MULTIPLE) if allow_multiple else DEFAULT,
     }
-    for key in _SCHEMA:
-        values[key.field], origins[key.field] = _resolve(key, given, environ, document, config_path)
-    limits: dict[str, Any] = {}
-    for key in _LIMITS:
-        limits[key.field], origins[f"limits.{key.field}"] = _resolve(
-            key, given, environ, document, config_path
-        )
+    for prefix, keys in (("", _SCHEMA), ("limits.", _LIMITS)):
+        for key in keys:
+            name = prefix + key.field
+            values[name], origins[name] = key.default, DEFAULT
+            try:
+                values[name], origins[name] = _resolve(key, given, environ, document, config_path)
+            except ConfigurationError as error:
+                problems.append(error)
     for field, flag, credential in (
         ("token", "--token-file", _TOKEN_CREDENTIAL),
         ("password", "--password-file", _PASSWORD_CREDENTIAL),
     ):
-        found = _secret_file(flag, credential, given, environ)
-        if found:
-            values[field], origins[field] = found
-    if profile and origins["port"] == "default":
-        values["port"], origins["port"] = profile_port(profile), f"profile {profile}"
+        try:
+            found = _secret_file(flag, credential, given, environ)
+        except ConfigurationError as error:
+            problems.append(error)
+        else:
+            if found:
+                values[field], origins[field] = found
+    if where.profile and origins["port"] == DEFAULT:
+        values["port"], origins["port"] = (
+            profile_port(where.profile),
+            Origin("profile", where.profile),
+        )
     warnings += _readable_secrets(document, config_path)
-    _settle_address(values, origins)
-    _settle_auth(values, origins)
-    return Settings(
-        **values,
-        limits=Limits(**limits),
-        config_path=config_path,
-        state_dir=state_dir,
-        profile=profile,
-        allow_multiple=allow_multiple,
-        origins=origins,
-        warnings=tuple(warnings),
+    for settle in (_settle_address, _settle_auth):
+        try:
+            settle(values, origins)
+        except ConfigurationError as error:
+            problems.append(error)
+    return Examined(
+        None if problems else _settled(values, origins, warnings),
+        values,
+        origins,
+        tuple(problems),
+        tuple(warnings),
+        where,
     )
+
+
+def _settled(
+    values: Mapping[str, Any], origins: Mapping[str, Origin], warnings: Sequence[str]
+) -> Settings:
+    limits = {key.field: values[f"limits.{key.field}"] for key in _LIMITS}
+    rest = {name: value for name, value in values.items() if not name.startswith("limits.")}
+    return Settings(**rest, limits=Limits(**limits), origins=origins, warnings=tuple(warnings))
 
 
 def _resolve(
@@ -286,7 +348,7 @@ def _resolve(
     environ: Mapping[str, str],
     document: dict[str, Any],
     config_path: str,
-) -> tuple[Any, str]:
+) -> tuple[Any, Origin]:
     """Take one setting from the strongest source that has it, and say which that was."""
     in_file = look_up(document, key.path) if key.path else None
     source: str
@@ -303,9 +365,9 @@ def _resolve(
         )
         parse = key.parse_file or key.parse
     else:
-        return key.default, "default"
+        return key.default, DEFAULT
     try:
-        return parse(value), f"{source} {name}"
+        return parse(value), Origin(source, name)
     except UnfitError as error:
         shown = None if parse is secret else json.dumps(value, default=str)
         raise ConfigurationError(source, name, error.about(shown)) from None
@@ -341,17 +403,17 @@ def _names_below(prefix: str) -> set[str]:
 
 def _secret_file(
     flag: str, credential: str, flags: Mapping[str, str], environ: Mapping[str, str]
-) -> tuple[Secret, str] | None:
+) -> tuple[Secret, Origin] | None:
     """Read a secret from the file that a flag names, else from systemd's credential of that name."""
     if flag in flags:
-        return read_secret("flag", flag, flags[flag], private=True), f"flag {flag}"
+        return read_secret("flag", flag, flags[flag], private=True), Origin("flag", flag)
     directory = environ.get("CREDENTIALS_DIRECTORY")
     path = os.path.join(directory, credential) if directory else ""
     if directory and os.path.exists(path):
         # systemd guards that directory itself: mode 0400, or 0440 with an access list from 257 on.
-        return read_secret(
-            "credential", credential, path, private=False
-        ), f"credential {credential}"
+        return read_secret("credential", credential, path, private=False), Origin(
+            "credential", credential
+        )
     return None
 
 
@@ -370,15 +432,15 @@ def _readable_secrets(document: dict[str, Any], path: str) -> list[str]:
     ]
 
 
-def _settle_address(values: dict[str, Any], origins: dict[str, str]) -> None:
+def _settle_address(values: dict[str, Any], origins: dict[str, Origin]) -> None:
     """Turn ``bind`` and ``host`` into one address."""
     host_given = values["host"] is not None
-    if host_given and origins["host"].startswith("flag") and not origins["bind"].startswith("flag"):
+    if host_given and origins["host"].source == "flag" and origins["bind"].source != "flag":
         values["bind"], origins["bind"] = Bind.CUSTOM, origins["host"]
     match values["bind"]:
         case Bind.CUSTOM if not host_given:
             raise ConfigurationError(
-                *_place(origins["bind"]), 'is "custom", but no address is given',
+                *origins["bind"], 'is "custom", but no address is given',
                 hint="give one with --host or gateway.customBindHost",
             )  # fmt: skip
         case Bind.LOOPBACK:
@@ -389,7 +451,7 @@ def _settle_address(values: dict[str, Any], origins: dict[str, str]) -> None:
         origins["host"] = origins["bind"]
 
 
-def _settle_auth(values: dict[str, Any], origins: dict[str, str]) -> None:
+def _settle_auth(values: dict[str, Any], origins: dict[str, Origin]) -> None:
     """Choose the mode that the secrets at hand ask for, and refuse what would leave a door open."""
     mode = values["auth_mode"]
     if mode is None:
@@ -397,18 +459,12 @@ def _settle_auth(values: dict[str, Any], origins: dict[str, str]) -> None:
         mode = values["auth_mode"] = AuthMode.PASSWORD if password_only else AuthMode.TOKEN
     if mode is AuthMode.PASSWORD and values["password"] is None:
         raise ConfigurationError(
-            *_place(origins["auth_mode"]), 'is "password", but none is given',
+            *origins["auth_mode"], 'is "password", but none is given',
             hint="give one with --password-file, gateway.auth.password or a systemd credential",
         )  # fmt: skip
     if mode is AuthMode.NONE and not is_loopback(values["host"]):
         raise ConfigurationError(
-            *_place(origins["auth_mode"]),
+            *origins["auth_mode"],
             f'is "none", and the gateway would listen on {values["host"]}, beyond this machine',
             hint='set it to "token" or "password", or bind to loopback',
         )
-
-
-def _place(origin: str) -> tuple[str, str]:
-    """Split ``flag --port`` or ``<file> gateway.port`` for an error."""
-    source, _, name = origin.rpartition(" ")
-    return source, name
