@@ -80,18 +80,30 @@ class ConfigurationError(GatewayError):
         source: Where the value came from: a file's path, ``flag``, ``variable``, ``credential``.
         key: The setting's name there; empty if the source as a whole is at fault.
         problem: What is wrong with it. Never the value of a secret.
+        place: Line and column in the file, both from 1; ``None`` if there is no such place.
     """
 
     exit_code = ExitCode.CONFIG
     errno = EINVAL
     event = Event.CONFIG_INVALID
 
-    def __init__(self, source: str, key: str, problem: str, *, hint: str = "") -> None:
+    def __init__(
+        self,
+        source: str,
+        key: str,
+        problem: str,
+        *,
+        hint: str = "",
+        place: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__(source, key, problem)
         self.source, self.key, self.problem, self.hint = source, key, problem, hint
+        self.place = place
 
     def __str__(self) -> str:
-        where = f"{self.source} {self.key}" if self.key else self.source
+        # As compilers write it, so that editors can follow it.
+        file = "{}:{}:{}".format(self.source, *self.place) if self.place else self.source
+        where = f"{file} {self.key}" if self.key else file
         return f"{where}: {self.problem}"
 
 

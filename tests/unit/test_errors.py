@@ -100,6 +100,11 @@ URL = "ws://127.0.0.1:18789"
             1,
         ),
         (ConfigurationError("/etc/x.json", "", "no such file"), "/etc/x.json: no such file", 78),
+        (
+            ConfigurationError("/etc/x.json", "gateway.port", "must be a port", place=(4, 7)),
+            "/etc/x.json:4:7 gateway.port: must be a port",
+            78,
+        ),
     ],
 )
 def test_text_and_exit_code(error: GatewayError, text: str, code: int) -> None:

@@ -54,3 +54,8 @@ TREE = st.recursive(
 @given(TREE)
 def test_nothing_else_is_touched(value: object) -> None:
     assert redact(value) == value
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_number_that_json_does_not_know_is_null(number: float) -> None:
+    assert redact({"a": [number]}) == {"a": [None]}

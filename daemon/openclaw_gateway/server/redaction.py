@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import isfinite
 
 REDACTED = "__OPENCLAW_REDACTED__"
 
@@ -42,6 +43,8 @@ def redact(value: object, *, name: str = "", secret: bool = False) -> object:
             return value
         case str() if not secret:
             return _URL_WITH_SECRET.sub(rf"\1{REDACTED}@", value)
+        case float() if not isfinite(value):
+            return None  # as JSON.stringify has it: JSON knows neither NaN nor the infinities
         case _:
             return REDACTED if secret else value
 

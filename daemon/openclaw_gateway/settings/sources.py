@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import stat
 from collections.abc import Mapping
@@ -16,10 +14,9 @@ from openclaw_gateway.errors import (
     StorageError,
     UnreadableError,
 )
+from openclaw_gateway.settings.json5 import SyntaxProblem, parse
 
-MAX_FILE_BYTES = 4 << 20
-_MAX_DIGITS = 250
-"""Of an integer: a double holds as many even in base 16, and Python prints them."""
+MAX_FILE_BYTES = 8 << 20
 
 _LASTING = {
     errno.ENOENT: "no such file",
@@ -85,11 +82,13 @@ def read_document(path: str, *, required: bool, state_dir: str | None = None) ->
         raise ConfigurationError(path, "", _LASTING[error.errno], hint=_hint(path, error)) from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(path, "", f"longer than {MAX_FILE_BYTES >> 20} MiB")
+    text = data.decode("utf-8", "replace").removeprefix("\ufeff")
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(path, "", f"not UTF-8 at byte {error.start}") from None
-    document = _parse(text, path)
+        document = parse(text)
+    except SyntaxProblem as error:
+        raise ConfigurationError(
+            path, "", f"not JSON5: {error.problem}", place=error.place
+        ) from None
     if not isinstance(document, dict):
         raise ConfigurationError(path, "", "must be one object: { … }")
     return document
@@ -127,37 +126,6 @@ def _hint(path: str, error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.EISDIR):
         return "name a file that exists, or create it"
     return ""
-
-
-def _parse(text: str, path: str) -> Any:
-    try:
-        return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_float)
-    except ValueError:
-        pass  # JSON5 is a superset of JSON; its parser is a hundred times slower, so it comes second.
-    except RecursionError:
-        raise ConfigurationError(path, "", "nested too deeply") from None
-    import json5
-
-    try:
-        return json5.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_float)
-    except ValueError as error:
-        raise ConfigurationError(path, "", f"not JSON5: {error}") from None
-    except RecursionError:
-        raise ConfigurationError(path, "", "nested too deeply") from None
-
-
-def _integer(text: str, base: int = 10) -> int:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"{text[:20]}… has more than {_MAX_DIGITS} digits")
-    return int(text, base)
-
-
-def _float(text: str) -> float:
-    """Read a number that is no integer, if it is finite: no frame could carry NaN or infinity to a client."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is not finite")
-    return number
 
 
 def look_up(document: dict[str, Any], path: str) -> Any:
