@@ -356,6 +356,22 @@ def test_profile_of_another_user_is_seen_in_its_home(
     assert list(contenders(rows)) == [(str(people[1] / ".openclaw-work"), number)]
 
 
+def test_profile_that_was_removed_is_no_gateway_but_what_it_left(
+    start: Start, port: int, tmp_path: Path
+) -> None:
+    for name in ("kept", "removed"):
+        (tmp_path / f".openclaw-{name}").mkdir(mode=0o700)
+    (tmp_path / ".openclaw-kept/openclaw.json").write_text(json.dumps({"gateway": {"port": port}}))
+    document = json.loads(ask("status", "--all", "--json", home=tmp_path).stdout)
+    profiles = {gateway["profile"] for gateway in document["gateways"]}
+    assert "kept" in profiles
+    assert "removed" not in profiles
+    removed = {"profile": "removed", "state_dir": str(tmp_path / ".openclaw-removed")}
+    assert removed in document["left_over"]
+    shown = ask("status", "--all", home=tmp_path).stdout
+    assert f"{removed['state_dir']}: left over by the profile removed" in shown
+
+
 def test_profile_is_default_only_where_that_is_known(
     start: Start, port: int, tmp_path: Path
 ) -> None:

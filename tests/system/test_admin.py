@@ -230,6 +230,47 @@ def test_duplicate_is_parked_until_the_advice_is_followed(machine: Machine) -> N
     second.stop()
 
 
+_NODE = """
+import http.server
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'{"ok":true,"status":"live"}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+http.server.ThreadingHTTPServer(("127.0.0.1", 20309), Answer).serve_forever()
+"""
+"""Answers as OpenClaw's own gateway does, and holds no lock of ours."""
+
+
+@pytest.mark.parametrize("starter", ["systemd-run --unit=assistant", "setsid"])
+def test_advice_to_the_unit_that_parked_behind_openclaws_own_gateway_ends_that(
+    machine: Machine, user: str, starter: str
+) -> None:
+    machine.write("/usr/local/lib/node.py", _NODE, mode=0o644)
+    as_user = f"setpriv --reuid={user} --regid={user} --clear-groups python3 /usr/local/lib/node.py"
+    machine.run(f"{starter} {as_user} >/dev/null 2>&1 &")
+    machine.until("ss -Hltn sport = :20309 | grep -q .")
+    unit = machine.profile("beside", start=False, port=20309)
+    unit.start(check=False)
+    said = of(unit)
+    assert said["state"] == "parked"
+    assert f"user {user}" in said["reason"]
+    assert said["reason"].endswith("which is still there")
+    assert commands(said)[0] != f"systemctl restart {unit.name}", "which would park it again"
+    for command in commands(said):
+        machine.run(command)
+        machine.until(
+            "! ss -Hltn sport = :20309 | grep -q . || systemctl is-active -q " + unit.name
+        )
+    assert of(unit)["state"] == "running"
+    unit.stop()
+
+
 def test_foreign_port_then_gave_up_then_mended(machine: Machine, squatter: Unit) -> None:
     unit = machine.profile("unlucky", start=False, port=20301, **_IMPATIENT)
     unit.start(check=False)
@@ -263,7 +304,7 @@ def test_refused_configuration_is_the_reason(machine: Machine) -> None:
     assert said["reason"].startswith(
         f"the configuration was refused: {unit.config_path} gateway.port"
     )
-    assert commands(said)[0] == "openclaw-gateway logs --profile=typo"
+    assert commands(said) == [f"systemctl restart {unit.name}"], "the reason is in the first line"
     (found,) = findings(machine, "overrides", "--profile", "typo")
     assert found.startswith(f"error: {unit.config_path} gateway.port")
 
@@ -403,7 +444,7 @@ def test_profiles_are_listed_and_a_port_wanted_twice_is_said(
     assert contested in document["contested"]
     assert said.returncode == 1
     shown = machine.run(["openclaw-gateway", "status", "--all"], check=False).stdout
-    assert f"list-a 20308 running pid {first.pid} (" in " ".join(shown.split())
+    assert f"list-a 20308 running {first.pid} system {first.state_dir}" in " ".join(shown.split())
     first.stop()
 
 
@@ -435,6 +476,16 @@ def test_user_unit_and_system_unit_are_told_apart(
     by_root = status(machine)
     assert by_root["state"] == "running"
     assert f"unit {SERVICE} of user {user}" in by_root["reason"]
+    assert commands(by_root) == [f"systemctl disable --now {SERVICE}"], "not the only one that runs"
+    machine.run(commands(by_root)[0])
+    alone = status(machine)
+    assert (alone["disagreements"], commands(alone)) == ([], [])
+    assert findings(machine, "two-managers") == []
+    assert findings(machine, "overrides") == []
+    listed = json.loads(machine.run("openclaw-gateway status --all --json", check=False).stdout)
+    at_port = [one["state"] for one in listed["gateways"] if one["port"] == PORT]
+    assert at_port == ["running"], "status and --all agree"
+    machine.systemctl("enable", SERVICE)
 
     service.restart(check=False)
     parked = status(machine)

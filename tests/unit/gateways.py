@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from openclaw_gateway import cli
-from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, ProcessFact
+from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, ProcessFact, Rival
 from openclaw_gateway.admin.look.place import Place
 from openclaw_gateway.admin.look.selection import Scope, select
 from openclaw_gateway.admin.look.subject import Subject
@@ -185,6 +185,28 @@ def nobody(**changes: Any) -> Facts:
         "health": answer(Health.REFUSED),
     }
     return running(**(empty | changes))
+
+
+ALICE = Manager(4000000, "alice")
+
+
+def user_serves(**changes: Any) -> Facts:
+    """Return the facts of a system unit that is inactive, and disabled unless changed, while a user's has the port."""
+    theirs = process(640, user="alice", manager=ALICE)
+    idle = {
+        "active_state": "inactive",
+        "main_pid": None,
+        "enabled": "disabled",
+        "result": "success",
+    }
+    return running(
+        unit=unit(**(idle | changes)),
+        process=theirs,
+        owner=theirs,
+        rivals=(Rival("openclaw-gateway.service", ALICE, PORT, False),),
+        lock=LockFact(640, 4000000, "/home/alice/.openclaw", 640, record(pid=640), True, None),
+        listeners=(ListenerFact("127.0.0.1", PORT, 4000000, 640, 0, 512),),
+    )
 
 
 def stranger(**changes: Any) -> Facts:

@@ -18,6 +18,7 @@ from gateways import (
     running,
     stranger,
     unit,
+    user_serves,
 )
 
 from openclaw_gateway.admin.judge.checks import (
@@ -47,7 +48,7 @@ def seen(facts: Facts | None = None, **changes: Any) -> Examination:
     made = Examination(
         facts=facts,
         verdict=judge(facts),
-        units=(facts.subject.unit,) if facts.subject.unit else (),
+        neighbours=(),
         unit_problems=(),
         locks=LockDirectory(STATE, None, 990),
         secrets=Secrets(),
@@ -86,7 +87,8 @@ CASES = [
     ("state", seen(running(unit=unit(active_state="activating"))), WARNING, "starting: ", "status --wait"),
     ("disagreements", seen(running(configured_port=1)), WARNING, "configured for port 1", "status --all"),
     ("two-managers", seen(running(rivals=(Rival("openclaw-gateway.service", ALICE, PORT, False),))), ERROR, "is enabled too and wants port 18789", "systemctl --user -M 4000000@ disable --now"),
-    ("two-managers", seen(units=(unit(), unit(ALICE))), WARNING, "(user 4000000) is active as well", "-M 4000000@ disable"),
+    ("two-managers", seen(neighbours=((unit(ALICE, main_pid=900), PLACE),)), WARNING, "(user 4000000) is active as well, for port 18789", "-M 4000000@ disable"),
+    ("two-managers", seen(user_serves(enabled="enabled")), ERROR, "openclaw-gateway.service (system) is enabled too and wants port 18789, which openclaw-gateway.service (user alice) has", "systemctl disable --now openclaw-gateway.service"),
     ("two-managers", seen(unit_problems=("units of user bob: no bus",)), UNSEEN, "no bus", ""),
     ("restart-policy", of_unit(restart="no"), WARNING, "Restart=no", "systemctl edit"),
     ("restart-policy", of_unit(prevents=()), ERROR, "lacks 78", "systemctl edit"),
@@ -117,7 +119,7 @@ CASES = [
     ("secrets", seen(secrets=Secrets((), ((unit(ALICE, name="x.service"), "OPENCLAW_GATEWAY_TOKEN"),))), ERROR, "x.service sets", "systemctl --user -M 4000000@ edit x.service"),
     ("secrets", seen(secrets=Secrets(problems=("secrets in /s: Permission denied",))), UNSEEN, "secrets in /s: Permission denied", ""),
     ("last-exits", seen(journal_problem="the journal is closed to bob"), UNSEEN, "closed to bob", ""),
-    ("last-exits", seen(nobody(unit=None), units=(unit(ALICE),)), UNSEEN, "no unit: no unit is loaded for this port", ""),
+    ("last-exits", seen(nobody(unit=None), neighbours=((unit(ALICE), PLACE),)), UNSEEN, "no unit: no unit is loaded for this port", ""),
     ("linger", seen(nobody(unit=None, unit_problem=NO_SYSTEMD)), UNSEEN, f"no unit: {NO_SYSTEMD}", ""),
     ("disk", seen(storage=None, locks=LockDirectory(STATE, "Permission denied")), UNSEEN, f"{STATE}: Permission denied", ""),
     ("exposure", seen(running(place=PLACE._replace(auth="none"))), NOTE, "no authentication", "config"),
@@ -194,6 +196,24 @@ def test_unit_checks_say_when_there_was_no_unit_to_see() -> None:
 
 def test_requested_stop_is_no_finding() -> None:
     assert findings("last-exits", seen(exits=(at("0"),))) == ()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        seen(user_serves()),
+        seen(neighbours=((unit(ALICE), PLACE._replace(port=PORT + 1)),)),
+        seen(user_serves(), neighbours=((unit(ALICE, main_pid=640), PLACE),)),
+    ],
+    ids=["disabled here, serves there", "another port", "it is what serves"],
+)
+def test_unit_of_another_manager_is_no_rival(what: Examination) -> None:
+    assert findings("two-managers", what) == ()
+
+
+def test_unit_of_another_manager_overrides_nothing_here() -> None:
+    theirs = unit(ALICE, environment={"OPENCLAW_GATEWAY_PORT": "1"})
+    assert findings("overrides", seen(neighbours=((theirs, PLACE),))) == ()
 
 
 def test_process_of_another_program_is_named_with_its_addresses() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from errno import EADDRINUSE, EAGAIN
 from typing import Any
 
 import pytest
 from gateways import (
+    ALICE,
     PORT,
     SELECTIONS,
     answer,
@@ -17,6 +19,7 @@ from gateways import (
     running,
     stranger,
     unit,
+    user_serves,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,16 +27,15 @@ from hypothesis import strategies as st
 from openclaw_gateway.admin.judge.advice import steps
 from openclaw_gateway.admin.judge.verdict import EXIT_CODES, State, StatusCode, judge
 from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, Rival
-from openclaw_gateway.admin.look.units import NO_SYSTEMD, Manager
+from openclaw_gateway.admin.look.units import NO_SYSTEMD, SYSTEM
 from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.client.answer import Health
 
 DUPLICATE = f"another gateway instance is already listening on ws://127.0.0.1:{PORT}"
-ALICE = Manager(4000000)
 AT_USER = process(640, user="alice", manager=ALICE, age_s=9.0)
 BY_HAND = process(640, user="alice", unit="session-3.scope")
 HELD_BY_640 = LockFact(640, 1000, "/var/lib/openclaw-gateway/default", None, None, None, None)
-PARKED = failed_unit(78, status_text=DUPLICATE)
+PARKED = failed_unit(78, status_text=DUPLICATE, status_errno=EADDRINUSE)
 DISPLACED: dict[str, Any] = {
     "owner": BY_HAND,
     "lock": HELD_BY_640._replace(record=record(pid=640, unit=None, version="0.0.9")),
@@ -42,6 +44,20 @@ DISPLACED: dict[str, Any] = {
     "displaced_by": "/home/alice/.openclaw-a",
 }
 """A healthy gateway with another state directory than the one that was asked about."""
+
+
+def node(**changes: Any) -> Facts:
+    """Return the facts of a unit that parked behind OpenClaw's own gateway, which holds no lock of ours."""
+    viewer = {name: changes.pop(name) for name in ("viewer_uid", "viewer") if name in changes}
+    theirs = {"command": "MainThread", "user": "alice", "manager": ALICE}
+    return nobody(
+        unit=PARKED,
+        health=answer(Health.HEALTHY),
+        listeners=(ListenerFact("127.0.0.1", PORT, 4000000, 700, 0, 512),),
+        strangers=(process(700, **(theirs | changes)),),
+        **viewer,
+    )
+
 
 # The facts, the state, a part of its reason, and the commands advised.
 CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
@@ -128,7 +144,7 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         running(unit=None, lock=running().lock._replace(record=record(phase=Phase.DRAINING))),
         State.STOPPING,
         "clients are being sent away",
-        ["openclaw-gateway logs -f"],
+        [],
     ),
     "parked, the other is there": (
         running(unit=PARKED, owner=BY_HAND, process=BY_HAND, lock=HELD_BY_640),
@@ -143,18 +159,57 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         ["systemctl restart openclaw-gateway.service"],
     ),
     "parked behind another implementation": (
+        node(),
+        State.PARKED,
+        "behind pid 700 (MainThread, user alice, unit openclaw-gateway.service of user alice), which is still there",
+        [
+            "systemctl --user -M alice@ disable --now openclaw-gateway.service",
+            "systemctl restart openclaw-gateway.service",
+        ],
+    ),
+    "parked behind another implementation that was started by hand": (
+        node(unit="session-3.scope", viewer_uid=1000, viewer="bob"),
+        State.PARKED,
+        "behind pid 700",
+        ["sudo kill 700", "sudo systemctl restart openclaw-gateway.service"],
+    ),
+    "parked behind another implementation's unit of the system": (
+        node(unit="assistant.service", manager=SYSTEM),
+        State.PARKED,
+        "behind pid 700",
+        ["systemctl stop assistant.service", "systemctl restart openclaw-gateway.service"],
+    ),
+    "parked behind somebody whom we may not see": (
+        nobody(unit=PARKED, health=answer(Health.HEALTHY), viewer_uid=1000, listeners=(ListenerFact("127.0.0.1", PORT, 4000000, None, 0, 512),)),
+        State.PARKED,
+        "behind whoever has port 18789, which is still there",
+        ["sudo openclaw-gateway status"],
+    ),
+    "parked behind somebody whom nobody may see": (
         nobody(unit=PARKED, health=answer(Health.HEALTHY)),
         State.PARKED,
-        "behind the gateway that answers on port 18789",
+        "behind whoever has port 18789, which is still there",
+        ["openclaw-gateway doctor"],
+    ),
+    "parked behind the holder of the same state directory": (
+        nobody(unit=PARKED._replace(status_errno=EAGAIN, status_text="gateway already running (pid 9)")),
+        State.PARKED,
+        "behind another gateway, which is gone",
         ["systemctl restart openclaw-gateway.service"],
+    ),
+    "a user's unit serves, and ours is off": (user_serves(), State.RUNNING, "healthy, by pid 640", []),
+    "a user's unit serves, and ours is to start as well": (
+        user_serves(enabled="enabled"),
+        State.RUNNING,
+        "healthy, by pid 640",
+        ["systemctl disable --now openclaw-gateway.service"],
     ),
     "gave up": (
         nobody(unit=failed_unit(75, restarts=5, status_text="gateway already running (pid 9)")),
         State.GAVE_UP,
         "systemd gave up after 5 restarts; the last start exited with 75: gateway already running",
         [
-            "openclaw-gateway logs",
-            "systemctl reset-failed openclaw-gateway.service && systemctl start openclaw-gateway.service",
+                        "systemctl reset-failed openclaw-gateway.service && systemctl start openclaw-gateway.service",
         ],
     ),
     "gave up on manual starts": (
@@ -257,7 +312,7 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         nobody(unit=failed_unit(78, status_text="/etc/o.json gateway.port: must be a port")),
         State.STOPPED,
         "the configuration was refused: /etc/o.json gateway.port: must be a port",
-        ["openclaw-gateway logs", "systemctl restart openclaw-gateway.service"],
+        ["systemctl restart openclaw-gateway.service"],
     ),
     "killed, and nobody restarts it": (
         nobody(unit=failed_unit(9, exit_kind=2, restart="no", result="signal")),
@@ -321,7 +376,7 @@ def test_every_state_has_an_exit_code() -> None:
         ({"cli_version": "0.2.0"}, "version 0.1.0 runs, but 0.2.0 is installed"),
         (
             {"rivals": (Rival("openclaw-gateway.service", ALICE, PORT, True),)},
-            "openclaw-gateway.service (user 4000000) is enabled and wants port 18789 too by default",
+            "openclaw-gateway.service (user alice) is enabled and wants port 18789 too by default",
         ),
         ({"others": ("something else",)}, "something else"),
     ],
@@ -341,10 +396,18 @@ def test_both_directories_of_a_contested_port_are_named() -> None:
     )
 
 
+def test_unit_of_another_manager_that_serves_is_no_disagreement() -> None:
+    assert judge(user_serves()).disagreements == ()
+    assert judge(user_serves(enabled="enabled")).disagreements == (
+        "openclaw-gateway.service (system) is enabled and wants port 18789 too, "
+        "which openclaw-gateway.service (user alice) has",
+    )
+
+
 def test_rival_unit_is_to_be_disabled() -> None:
     facts = running(rivals=(Rival("openclaw-gateway.service", ALICE, PORT, False),))
     (step,) = steps(facts, judge(facts))
-    assert step.command == "systemctl --user -M 4000000@ disable --now openclaw-gateway.service"
+    assert step.command == "systemctl --user -M alice@ disable --now openclaw-gateway.service"
 
 
 def _one_of(*values: Any) -> st.SearchStrategy[Any]:

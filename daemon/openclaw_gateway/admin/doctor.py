@@ -21,8 +21,9 @@ from openclaw_gateway.admin.look import units
 from openclaw_gateway.admin.look.facts import Facts
 from openclaw_gateway.admin.look.history import is_kept, is_readable, last_exits
 from openclaw_gateway.admin.look.locks import LockDirectory, remove_leftovers, survey
+from openclaw_gateway.admin.look.place import Place, place_of
 from openclaw_gateway.admin.look.selection import SECRET_VARIABLES, Selection
-from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit
+from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit, manager_of
 from openclaw_gateway.admin.render import Paint
 from openclaw_gateway.admin.report import Report, document, to_json
 from openclaw_gateway.admin.status import contenders, look, look_at_all
@@ -109,15 +110,16 @@ def _lines(check: Check, findings: tuple[Finding, ...], paint: Paint) -> Iterato
 def examine(selection: Selection) -> Examination:
     """Look at everything that ``checks`` judges. Reads only; may start a ``systemctl show`` for each manager."""
     facts, verdict = look(selection)
-    found, problems = _all_units(facts)
+    neighbours, problems = _neighbours(facts)
+    found = (facts.subject.unit, *(unit for unit, _ in neighbours))
     is_user_unit = facts.subject.unit is not None and not facts.subject.manager.is_system
     return Examination(
         facts=facts,
         verdict=verdict,
-        units=found,
+        neighbours=neighbours,
         unit_problems=problems,
         locks=survey(facts.lock.state_dir),
-        secrets=look_for_secrets(facts, found),
+        secrets=look_for_secrets(facts, tuple(filter(None, found))),
         storage=_room(facts.lock.state_dir),
         exits=tuple(last_exits(facts.subject.unit, count=_EXITS)) if facts.subject.unit else (),
         journal_problem=_journal_problem(facts.subject.manager),
@@ -133,19 +135,20 @@ def _journal_problem(manager: Manager) -> str | None:
     if not is_kept():
         return "no journal is kept on this system"
     if not is_readable(manager):
-        return f"the journal is closed to {Manager(os.geteuid()).user}"
+        return f"the journal is closed to {manager_of(os.geteuid()).user}"
     return None
 
 
-def _all_units(facts: Facts) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
-    """Ask every manager that we may ask about its unit of the same name."""
-    found: list[Unit] = [facts.subject.unit] if facts.subject.unit else []
+def _neighbours(facts: Facts) -> tuple[tuple[tuple[Unit, Place], ...], tuple[str, ...]]:
+    """Ask every other manager that we may ask about its unit of the same name, and see what that wants."""
+    found: list[tuple[Unit, Place]] = []
     problems = []
     for manager in (SYSTEM, *_user_managers()):
         if manager == facts.subject.manager:
             continue
         answer = units.show([facts.subject.unit_name], manager)
-        found += [unit for unit in answer.units if unit.is_loaded and _counts(unit)]
+        theirs = [unit for unit in answer.units if unit.is_loaded and _counts(unit)]
+        found += [(unit, place_of(unit, facts.subject.profile)) for unit in theirs]
         if answer.problem and answer.problem != units.NO_SYSTEMD:
             problems.append(f"units of {manager}: {answer.problem}")
     return tuple(found), tuple(problems)
@@ -169,7 +172,7 @@ def _user_managers() -> Iterator[Manager]:
             and own in (0, int(name))
             and os.path.isdir(f"{_RUN_USER}/{name}/systemd")
         ):
-            yield Manager(int(name))
+            yield manager_of(int(name))
 
 
 def _secrets_in(found: tuple[Unit, ...]) -> Iterator[tuple[Unit, str]]:

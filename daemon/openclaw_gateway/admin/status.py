@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 from openclaw_gateway.admin.judge.advice import steps
 from openclaw_gateway.admin.judge.verdict import FINAL, State, StatusCode, Verdict, judge
 from openclaw_gateway.admin.look import units
-from openclaw_gateway.admin.look.facts import Facts, gather
+from openclaw_gateway.admin.look.facts import Facts, ProcessFact, gather
 from openclaw_gateway.admin.look.rivals import Home, Trace, enabled_rivals, homes, traces
 from openclaw_gateway.admin.look.selection import Scope, Selection, select
 from openclaw_gateway.admin.look.subject import held, names_of, resolve
@@ -102,10 +102,10 @@ def _see_all(
                 scope=Scope.SYSTEM,
                 flags={"--profile": name, "--state-dir": state_dir},
             )
-            found.append(_one(theirs, holders, units.Answer((), shown.problem)))
+            found.append(_one(theirs, holders, units.Reply((), shown.problem)))
             continue
         own = tuple(unit for unit in shown.units if unit.name in names_of(name))
-        answer = units.Answer(own, shown.problem)
+        answer = units.Reply(own, shown.problem)
         profile = select(environ, scope=Scope.SYSTEM, flags={"--profile": name})
         found.append(_one(profile, holders, answer))
     covered = {
@@ -114,13 +114,13 @@ def _see_all(
     for port in sorted(set(holders) - covered):
         # One that has ended since we looked is no gateway to list.
         anyone = select(environ, scope=Scope.SYSTEM, flags={"--port": str(port)})
-        status = _one(anyone, holders, units.Answer((), shown.problem))
+        status = _one(anyone, holders, units.Reply((), shown.problem))
         if status.verdict.state is not State.STOPPED:
             found.append(status)
     return found
 
 
-def _one(selection: Selection, holders: Holders, answer: units.Answer) -> Status:
+def _one(selection: Selection, holders: Holders, answer: units.Reply) -> Status:
     subject = resolve(selection, holders, shown=answer)
     facts = gather(subject, holders, ())
     return Status(facts, judge(facts))
@@ -159,25 +159,64 @@ def report(selection: Selection, *, wait_s: float, as_json: bool, paint: Paint) 
 
 def report_all(environ: Mapping[str, str], *, as_json: bool, paint: Paint) -> Report:
     """Be ``status --all``. Exits with 0 if every gateway that should run is well, else with 1."""
-    statuses = look_at_all(environ)
+    seen = look_at_all(environ)
+    statuses = [status for status in seen if is_wanted(status)]
+    left = [status for status in seen if is_left_over(status)]
     quarrels = list(contested(statuses))
     well = all(status.verdict.is_healthy or not _should_run(status) for status in statuses)
     code = StatusCode.HEALTHY if well and not quarrels else StatusCode.UNWELL
     if as_json:
-        gateways = [_values(status) for status in statuses]
-        return Report(document({"gateways": gateways, "contested": quarrels}), code)
-    return Report(_table(statuses, quarrels, paint), code)
+        values = {
+            "gateways": [_values(status) for status in statuses],
+            "contested": quarrels,
+            "left_over": [
+                {
+                    "profile": status.facts.subject.profile_name,
+                    "state_dir": status.facts.lock.state_dir,
+                }
+                for status in left
+            ],
+        }
+        return Report(document(values), code)
+    notes = [*map(paint.warn, quarrels), *(paint.dim(_left_over(status)) for status in left)]
+    return Report([*overview(statuses), *notes], code)
+
+
+def is_wanted(status: Status) -> bool:
+    """
+    Whether a gateway belongs into the list of all: it runs, is enabled, has settings, or is the default one.
+
+    The default one is always there to be started; but where it is not meant to run and another
+    gateway has its port, it is that one that people know as theirs.
+    """
+    idle = not _should_run(status) and status.facts.subject.profile is None
+    return not is_left_over(status) and not (idle and status.facts.displaced_by is not None)
+
+
+def is_left_over(status: Status) -> bool:
+    """Whether a profile was removed and its state has stayed: no settings, no unit to start it, nothing that runs."""
+    subject = status.facts.subject
+    return subject.profile is not None and not subject.place.has_config and not _should_run(status)
+
+
+def _left_over(status: Status) -> str:
+    where = status.facts.lock.state_dir
+    return f"{where}: left over by the profile {status.facts.subject.profile}, which nothing starts"
 
 
 def _should_run(status: Status) -> bool:
     """Whether anyone counts on it: a unit that is enabled, or something that is more than stopped."""
+    return _is_enabled(status) or status.verdict.state is not State.STOPPED
+
+
+def _is_enabled(status: Status) -> bool:
     unit = status.facts.subject.unit
-    enabled = unit is not None and unit.enabled.startswith("enabled")
-    return enabled or status.verdict.state is not State.STOPPED
+    return unit is not None and unit.enabled.startswith("enabled")
 
 
-def _table(statuses: Sequence[Status], quarrels: Sequence[str], paint: Paint) -> list[str]:
-    rows = [("PROFILE", "PORT", "STATE", "OWNER", "STATE DIRECTORY")]
+def overview(statuses: Sequence[Status]) -> Iterator[str]:
+    """Yield one line a gateway, and a heading; narrow enough for a terminal where names and paths are usual."""
+    rows = [("PROFILE", "PORT", "STATE", "PID", "RUN BY", "STATE DIRECTORY")]
     for facts, verdict in statuses:
         owner = facts.owner or facts.process
         rows.append(
@@ -185,11 +224,18 @@ def _table(statuses: Sequence[Status], quarrels: Sequence[str], paint: Paint) ->
                 facts.subject.profile_name or "-",
                 str(facts.subject.place.port),
                 verdict.state.value,
-                str(owner) if owner else "-",
+                str(owner.pid) if owner else "-",
+                _run_by(owner) if owner else "-",
                 facts.lock.state_dir,
             )
         )
-    return [*table(rows), *map(paint.warn, quarrels)]
+    return table(rows)
+
+
+def _run_by(owner: ProcessFact) -> str:
+    """Name the manager that runs a process, and else the account."""
+    is_service = owner.unit is not None and owner.unit.endswith(".service")
+    return str(owner.manager) if is_service else owner.user or "?"
 
 
 def _running_version(facts: Facts) -> str | None:

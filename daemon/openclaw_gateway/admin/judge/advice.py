@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from openclaw_gateway.admin.judge.verdict import State, Verdict
+from openclaw_gateway.admin.judge.verdict import (
+    State,
+    Verdict,
+    contending,
+    gives_way,
+    in_the_way,
+    is_taken,
+)
 from openclaw_gateway.admin.look.facts import Facts, ProcessFact
 
 
@@ -22,20 +29,25 @@ def steps(facts: Facts, verdict: Verdict) -> tuple[Step, ...]:
 
 
 def _settle_rivals(facts: Facts) -> Iterator[Step]:
-    for rival in facts.rivals:
-        if rival.port == facts.subject.place.port:
-            why = f"both units want port {rival.port}"
-            yield Step(f"{rival.manager.command(facts.viewer_uid)} disable --now {rival.unit}", why)
+    for rival in contending(facts):
+        why = f"both units want port {rival.port}"
+        yield Step(f"{rival.manager.command(facts.viewer_uid)} disable --now {rival.unit}", why)
+    if gives_way(facts) is not None:
+        why = f"both units want port {facts.subject.place.port}, and this one does not have it"
+        yield Step(_unit(facts, "disable --now"), why)
 
 
 def _starting(facts: Facts) -> Iterator[Step]:
     if facts.owner and facts.owner.is_stopped:
-        yield Step(f"kill -CONT {facts.owner.pid}", "it holds the port; if nobody is debugging it")
+        yield Step(
+            _kill(facts, facts.owner, "-CONT"), "it holds the port; if nobody is debugging it"
+        )
     yield Step(ours("status", facts, "--wait", "60"))
 
 
 def _stopping(facts: Facts) -> Iterator[Step]:
-    yield Step(ours("logs", facts, "-f"))
+    if facts.subject.unit is not None:  # by hand it logs to its terminal
+        yield Step(ours("logs", facts, "-f"))
 
 
 def _degraded(facts: Facts) -> Iterator[Step]:
@@ -45,7 +57,7 @@ def _degraded(facts: Facts) -> Iterator[Step]:
 def _not_serving(facts: Facts) -> Iterator[Step]:
     who, unit = facts.owner or facts.process, facts.subject.unit
     if who and who.is_stopped:
-        yield Step(f"kill -CONT {who.pid}", "if nobody is debugging it")
+        yield Step(_kill(facts, who, "-CONT"), "if nobody is debugging it")
     elif unit and who and unit.main_pid == who.pid:
         yield Step(_unit(facts, "restart"))
     else:
@@ -53,29 +65,54 @@ def _not_serving(facts: Facts) -> Iterator[Step]:
 
 
 def _parked(facts: Facts) -> Iterator[Step]:
-    if facts.owner is None:
+    others = in_the_way(facts)
+    for other in others:
+        yield _end(facts, other)
+    if others:
+        yield Step(_unit(facts, "restart"), "once the other is gone")
+    elif not is_taken(facts):
         yield Step(_unit(facts, "restart"))
-        return
-    yield _stop_other(facts, facts.owner)
-    yield Step(_unit(facts, "restart"), "once the other is gone")
+    elif facts.viewer_uid != 0:
+        # To restart it now would park it again.
+        yield Step("sudo " + ours("status", facts), f"root sees whose it is; {_elsewhere(facts)}")
+    else:
+        yield Step(ours("doctor", facts), _elsewhere(facts))
 
 
-def _stop_other(facts: Facts, owner: ProcessFact) -> Step:
-    if owner.unit and owner.unit.endswith(".service"):
-        verb = "disable --now" if owner.unit.startswith("openclaw-gateway") else "stop"
-        stop = f"{owner.manager.command(facts.viewer_uid)} {verb} {owner.unit}"
-        return Step(stop, "to let this unit take over")
-    return Step(f"kill {owner.pid}", "to let this unit take over")
+def _end(facts: Facts, other: ProcessFact) -> Step:
+    """Return what ends another gateway for good where a unit of a gateway runs it, else for now."""
+    why = f"to let this unit take over; {_elsewhere(facts)}"
+    if other.unit and other.unit.endswith(".service"):
+        verb = "disable --now" if other.unit.startswith("openclaw-gateway") else "stop"
+        return Step(f"{other.manager.command(facts.viewer_uid)} {verb} {other.unit}", why)
+    return Step(_kill(facts, other), why)
+
+
+def _kill(facts: Facts, process: ProcessFact, *options: str) -> str:
+    sudo = [] if facts.viewer_uid == 0 or process.user == facts.viewer else ["sudo"]
+    return " ".join([*sudo, "kill", *options, str(process.pid)])
+
+
+def _elsewhere(facts: Facts) -> str:
+    """Say how both can be had."""
+    return f"or give this one another gateway.port in {facts.subject.place.config_path}"
 
 
 def _gave_up(facts: Facts) -> Iterator[Step]:
-    yield Step(ours("logs", facts), "why it failed")
+    yield from _find_reason(facts)
     yield Step(f"{_unit(facts, 'reset-failed')} && {_unit(facts, 'start')}", "once that is mended")
+
+
+def _find_reason(facts: Facts) -> Iterator[Step]:
+    """Point to the log where the gateway left no last word; else that stands in the first line already."""
+    unit = facts.subject.unit
+    if unit is None or not unit.status_text:
+        yield Step(ours("logs", facts), "why it failed")
 
 
 def _foreign_port(facts: Facts) -> Iterator[Step]:
     for fact in facts.strangers:
-        yield Step(f"ps -fp {fact.pid}", "what holds the port")
+        yield Step(f"ps -fp {fact.pid}", f"what holds the port; {_elsewhere(facts)}")
     if not facts.strangers and facts.viewer_uid != 0:
         yield Step("sudo " + ours("status", facts), "root sees whose it is")
     if facts.subject.unit and facts.subject.unit.active_state == "failed":
@@ -94,7 +131,7 @@ def _stopped(facts: Facts) -> Iterator[Step]:
     elif unit.load_state == "masked":
         yield Step(f"{_unit(facts, 'unmask')} && {_unit(facts, 'start')}")
     elif unit.active_state == "failed":
-        yield Step(ours("logs", facts), "why it failed")
+        yield from _find_reason(facts)
         yield Step(_unit(facts, "restart"), "once that is mended")
     else:
         yield Step(_unit(facts, "enable --now" if unit.enabled == "disabled" else "start"))

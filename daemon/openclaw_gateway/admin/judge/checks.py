@@ -13,10 +13,17 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from openclaw_gateway.admin.judge.advice import ours, steps
-from openclaw_gateway.admin.judge.verdict import StatusCode, Verdict, gave_up_starting
+from openclaw_gateway.admin.judge.verdict import (
+    StatusCode,
+    Verdict,
+    contending,
+    gave_up_starting,
+    gives_way,
+)
 from openclaw_gateway.admin.look.facts import Facts
 from openclaw_gateway.admin.look.history import Exit
 from openclaw_gateway.admin.look.locks import LockDirectory
+from openclaw_gateway.admin.look.place import Place
 from openclaw_gateway.admin.look.units import Manager, Unit
 from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.host.address import is_loopback, url
@@ -73,8 +80,8 @@ class Examination(NamedTuple):
 
     facts: Facts
     verdict: Verdict
-    units: tuple[Unit, ...]
-    """Gateway units of every manager that could be asked, the subject's first."""
+    neighbours: tuple[tuple[Unit, Place], ...]
+    """The units of the same name in other managers, as far as these could be asked, and what each wants."""
     unit_problems: tuple[str, ...]
     """Which managers could not be asked, and why."""
     locks: LockDirectory
@@ -115,22 +122,31 @@ def _disagreements(seen: Examination) -> Findings:
 
 
 def _two_managers(seen: Examination) -> Findings:
-    name, port = seen.facts.subject.unit_name, seen.facts.subject.place.port
-    for unit in seen.units:
-        if unit.manager == seen.facts.subject.manager or unit.name != name:
-            continue
-        if unit.active_state in ("active", "activating", "reloading"):
-            evidence = f"{unit.name} ({unit.manager}) is {unit.active_state} as well"
-            yield Finding(
-                Severity.WARNING,
-                evidence,
-                _systemctl(seen, unit.manager, f"disable --now {unit.name}"),
+    facts, port = seen.facts, seen.facts.subject.place.port
+    named = set()
+    for rival in contending(facts):
+        named.add(rival.manager)
+        evidence = f"{rival.unit} ({rival.manager}) is enabled too and wants port {port}"
+        command = _systemctl(seen, rival.manager, f"disable --now {rival.unit}")
+        yield Finding(Severity.ERROR, evidence, command)
+    winner = gives_way(facts)
+    if winner is not None:
+        named.add(winner.manager)
+        own = f"{facts.subject.unit_name} ({facts.subject.manager})"
+        evidence = f"{own} is enabled too and wants port {port}, which {winner.unit} ({winner.manager}) has"
+        command = _systemctl(
+            seen, facts.subject.manager, f"disable --now {facts.subject.unit_name}"
+        )
+        yield Finding(Severity.ERROR, evidence, command)
+    for unit, place in seen.neighbours:
+        is_active = unit.active_state in ("active", "activating", "reloading")
+        runs_owner = facts.owner is not None and unit.main_pid == facts.owner.pid
+        if is_active and not runs_owner and place.port == port and unit.manager not in named:
+            evidence = (
+                f"{unit.name} ({unit.manager}) is {unit.active_state} as well, for port {port}"
             )
-    for rival in seen.facts.rivals:
-        if rival.port == port:
-            evidence = f"{rival.unit} ({rival.manager}) is enabled too and wants port {port}"
-            command = _systemctl(seen, rival.manager, f"disable --now {rival.unit}")
-            yield Finding(Severity.ERROR, evidence, command)
+            command = _systemctl(seen, unit.manager, f"disable --now {unit.name}")
+            yield Finding(Severity.WARNING, evidence, command)
     for problem in seen.unit_problems:
         yield Finding(Severity.UNSEEN, problem)
 
@@ -419,7 +435,10 @@ def _no_unit(seen: Examination) -> Finding:
 
 
 def _services(seen: Examination) -> Iterator[Unit]:
-    return (unit for unit in seen.units if unit.is_loaded)
+    """Yield the subject's own unit, if there is one: those of others are for their own doctor."""
+    unit = seen.facts.subject.unit
+    if unit is not None and unit.is_loaded:
+        yield unit
 
 
 def _edit(seen: Examination, unit: Unit) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from enum import IntEnum, StrEnum
+from errno import EADDRINUSE, EAGAIN
 from typing import NamedTuple
 
-from openclaw_gateway.admin.look.facts import Facts
+from openclaw_gateway.admin.look.facts import Facts, ProcessFact, Rival
 from openclaw_gateway.admin.look.units import NO_SYSTEMD, Unit
 from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.client.answer import Health
@@ -121,19 +122,55 @@ def _said(unit: Unit | None) -> str:
 
 
 def _parked(facts: Facts) -> str | None:
-    """78, and the unit's last word is the lock's error and not the configuration's."""
+    """78, and by its own word because someone else has the port or the state, not for its configuration."""
     unit = facts.subject.unit
     if unit is None or unit.active_state != "failed" or _exited(unit) != ExitCode.CONFIG:
         return None
-    if not unit.status_text.startswith("another gateway instance is already listening on"):
+    if unit.status_errno not in _CONTENDED:
         return None
-    if facts.owner is not None:
-        return f"behind {facts.owner}, which is still there"
-    if facts.health.health is Health.HEALTHY:
-        return f"behind the gateway that answers on port {facts.subject.place.port}"
+    others = in_the_way(facts)
+    if others:
+        return f"behind {', '.join(map(str, others))}, which is still there"
+    if is_taken(facts):
+        return f"behind whoever has port {facts.subject.place.port}, which is still there"
     if facts.parked_behind is not None:
         return f"behind pid {facts.parked_behind}, which is gone"
     return "behind another gateway, which is gone"
+
+
+_CONTENDED = (EADDRINUSE, EAGAIN)
+"""The port was someone else's, or a lock was; see ``AlreadyListeningError`` and ``AlreadyRunningError``."""
+
+
+def in_the_way(facts: Facts) -> tuple[ProcessFact, ...]:
+    """Return who keeps the gateway from its port, as far as we may see: its holder, else who listens there."""
+    return (facts.owner,) if facts.owner else facts.strangers
+
+
+def is_taken(facts: Facts) -> bool:
+    """Whether anyone at all has the port."""
+    answered = facts.health.health not in (Health.REFUSED, Health.UNKNOWN)
+    return bool(facts.owner or facts.lock.port_uid is not None or facts.listeners or answered)
+
+
+def contending(facts: Facts) -> Iterator[Rival]:
+    """Yield the units that will want the port of the gateway that has it; its own unit is none of them."""
+    for rival in facts.rivals:
+        if rival.port == facts.subject.place.port and not _runs_owner(facts, rival):
+            yield rival
+
+
+def _runs_owner(facts: Facts, rival: Rival) -> bool:
+    owner = facts.owner
+    return owner is not None and (owner.unit, owner.manager) == (rival.unit, rival.manager)
+
+
+def gives_way(facts: Facts) -> Rival | None:
+    """Return the unit that has the port which the subject's own unit, being enabled, will want as well."""
+    unit = facts.subject.unit
+    if unit is None or not unit.enabled.startswith("enabled") or unit.main_pid is not None:
+        return None
+    return next((rival for rival in facts.rivals if _runs_owner(facts, rival)), None)
 
 
 def _exited(unit: Unit) -> int | None:
@@ -376,10 +413,16 @@ def _disagreements(state: State, facts: Facts) -> Iterator[str]:
         )
     yield from _between_locks(facts)
     yield from _between_now_and_configured(facts)
-    for rival in facts.rivals:
-        if rival.port == facts.subject.place.port:
-            guess = " by default" if rival.is_assumed else ""
-            yield f"{rival.unit} ({rival.manager}) is enabled and wants port {rival.port} too{guess}"
+    for rival in contending(facts):
+        guess = " by default" if rival.is_assumed else ""
+        yield f"{rival.unit} ({rival.manager}) is enabled and wants port {rival.port} too{guess}"
+    winner = gives_way(facts)
+    if winner is not None:
+        subject = facts.subject
+        yield (
+            f"{subject.unit_name} ({subject.manager}) is enabled and wants port {winner.port} too, "
+            f"which {winner.unit} ({winner.manager}) has"
+        )
     yield from facts.subject.others
 
 
@@ -391,10 +434,17 @@ def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
         yield f"{unit.name} is active, but nothing listens on port {port}"
     if owner and unit and unit.main_pid not in (None, owner.pid):
         yield f"{unit.name} runs pid {unit.main_pid}, but {owner} holds port {port}"
-    elif owner and unit and not unit.main_pid and state is not State.PARKED:
+    elif owner and unit and not unit.main_pid and state is not State.PARKED and _is_missed(facts):
         yield f"{unit.name} is {unit.active_state}, but {owner} holds port {port}"
     for fact in facts.strangers if owner else ():
         yield f"{fact} listens on port {port} too, beside pid {owner.pid if owner else '?'}"
+
+
+def _is_missed(facts: Facts) -> bool:
+    """Whether anyone counts on the unit, so that somebody else in its place is odd."""
+    unit = facts.subject.unit
+    counts = unit is not None and (unit.enabled.startswith("enabled") or unit.result != "success")
+    return counts and gives_way(facts) is None
 
 
 def _between_locks(facts: Facts) -> Iterator[str]:

@@ -10,14 +10,14 @@ from typing import NamedTuple
 from openclaw_gateway.admin.look.place import Place, configured
 from openclaw_gateway.admin.look.selection import Selection
 from openclaw_gateway.admin.look.subject import held, resolve
-from openclaw_gateway.admin.look.units import Answer, Unit
+from openclaw_gateway.admin.look.units import Reply, Unit
 from openclaw_gateway.claim.baseport import Holder, holder
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.host.address import is_loopback, reachable
 from openclaw_gateway.host.ports import listening
 from openclaw_gateway.settings import values
 
-_NO_UNITS = Answer(())
+_NO_UNITS = Reply(())
 _ADDRESS_FLAGS: tuple[tuple[str, Callable[[object], object]], ...] = (
     ("--port", values.port_number),
     ("--host", values.ip_address),

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from openclaw_gateway import __version__
 from openclaw_gateway.admin.look.history import Exit, duplicate_of, last_exits
 from openclaw_gateway.admin.look.subject import Subject
-from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit
+from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit, manager_of, user_name
 from openclaw_gateway.claim.baseport import Holder
 from openclaw_gateway.claim.listener import BACKLOG
 from openclaw_gateway.claim.lockfile import read_record
@@ -125,6 +125,8 @@ class Facts(NamedTuple):
     """What could not be seen, in sentences."""
     viewer_uid: int
     """Who is looking, as advice is for them."""
+    viewer: str = "root"
+    """Their name."""
     displaced_by: str | None = None
     """The holder's state directory, if another gateway than the one that was named holds its port."""
     cli_version: str = __version__
@@ -155,6 +157,7 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
         unseen=tuple(_unseen(subject, lock, listeners)),
         displaced_by=displaced_by,
         viewer_uid=os.geteuid(),
+        viewer=user_name(os.geteuid()),
     )
 
 
@@ -257,7 +260,7 @@ def look_at(pid: int, *, proc: str = PROC, cgroup_root: str = CGROUP_ROOT) -> Pr
         command=description.command,
         user=description.user,
         unit=description.unit,
-        manager=SYSTEM if manager_uid is None else Manager(manager_uid),
+        manager=SYSTEM if manager_uid is None else manager_of(manager_uid),
         age_s=max(time.clock_gettime(time.CLOCK_BOOTTIME) - started_s, 0.0),
         is_stopped=status.get("State", "")[:1] in ("T", "t"),
         memory_bytes=int(resident) * 1024 if resident.isdecimal() else None,

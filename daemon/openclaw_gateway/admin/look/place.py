@@ -40,6 +40,17 @@ def place_of(unit: Unit, profile: str | None) -> Place:
     return configured(flags, environ, locate(flags, environ))
 
 
+def _may_exist(path: str) -> bool:
+    """Whether there is a file, or may be one where we are not let in to look."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _may_read(path: str) -> bool:
     try:
         with open(path, "rb"):
@@ -73,7 +84,7 @@ def configured(
             health_timeout_s=30.0,
             problem=str(error),
             is_readable=_may_read(where.config_path),
-            has_config=os.path.exists(where.config_path),
+            has_config=_may_exist(where.config_path),
         )
     return Place(
         loaded.port,
@@ -82,7 +93,7 @@ def configured(
         loaded.config_path,
         loaded.auth_mode.value,
         loaded.health_timeout_s,
-        has_config=os.path.exists(loaded.config_path),
+        has_config=_may_exist(loaded.config_path),
     )
 
 

@@ -18,7 +18,7 @@ from openclaw_gateway.admin.look.environment import (
 from openclaw_gateway.admin.look.facts import Rival
 from openclaw_gateway.admin.look.place import configured
 from openclaw_gateway.admin.look.subject import Subject, enabled_in
-from openclaw_gateway.admin.look.units import SYSTEM, Manager, unit_name
+from openclaw_gateway.admin.look.units import SYSTEM, Manager, manager_of, unit_name
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.settings.location import locate
 
@@ -56,7 +56,7 @@ def enabled_rivals(subject: Subject) -> tuple[Rival, ...]:
         found.append(_rival(subject, SYSTEM, packaged(subject.profile)))
     everyone = enabled_in(_ALL_USERS_UNITS, name)
     for home in homes():
-        manager = Manager(home.uid)
+        manager = manager_of(home.uid)
         own = enabled_in(f"{home.path}/.config/systemd/user", name)
         # Enabled for all users, it still runs only where there is a manager of that user.
         there = own or (everyone and os.path.isdir(f"/run/user/{home.uid}/systemd"))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from openclaw_gateway.admin.look import units
 from openclaw_gateway.admin.look.place import Place, configured, place_of
 from openclaw_gateway.admin.look.selection import Scope, Selection
-from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit
+from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit, manager_of
 from openclaw_gateway.claim.baseport import Holder, held_ports, holder
 from openclaw_gateway.claim.record import LockRecord
 from openclaw_gateway.host import process
@@ -75,7 +75,7 @@ def held() -> dict[int, Holder]:
 
 
 def resolve(
-    selection: Selection, holders: Mapping[int, Holder], *, shown: units.Answer | None = None
+    selection: Selection, holders: Mapping[int, Holder], *, shown: units.Reply | None = None
 ) -> Subject:
     """
     Decide which gateway is meant. Starts at most one child, ``systemctl show``.
@@ -170,15 +170,15 @@ def choose_manager(selection: Selection, holders: Mapping[int, Holder]) -> Manag
         case Scope.SYSTEM:
             return SYSTEM
         case Scope.USER:
-            return Manager(own_uid)
+            return manager_of(own_uid)
     for who in holders.values():
         ours = who.uid == own_uid and who.pid is not None
         if ours and process.user_manager_of(who.pid or 0) == own_uid:
-            return Manager(own_uid)
+            return manager_of(own_uid)
     home = os.path.expanduser("~")
     name = units.unit_name(selection.where.profile)
     if own_uid != 0 and enabled_in(f"{home}/.config/systemd/user", name):
-        return Manager(own_uid)
+        return manager_of(own_uid)
     return SYSTEM
 
 

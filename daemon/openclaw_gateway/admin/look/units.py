@@ -17,7 +17,7 @@ _RUNTIME = "/run/systemd/system"
 
 _PROPERTIES = """
     Id LoadState ActiveState SubState Result UnitFileState FragmentPath DropInPaths NeedDaemonReload
-    MainPID ExecMainCode ExecMainStatus NRestarts StatusText InvocationID ControlGroup
+    MainPID ExecMainCode ExecMainStatus NRestarts StatusText StatusErrno InvocationID ControlGroup
     Restart RestartUSec RestartPreventExitStatus KillMode TimeoutStartUSec TimeoutStopUSec
     StartLimitIntervalUSec StartLimitBurst WatchdogUSec WatchdogTimestampMonotonic
     ActiveEnterTimestampMonotonic InactiveExitTimestampMonotonic InactiveEnterTimestampMonotonic
@@ -31,6 +31,8 @@ class Manager(NamedTuple):
 
     uid: int | None = None
     """``None`` for the system's."""
+    name: str = ""
+    """The user's name, if it has one; see ``manager_of``."""
 
     @property
     def is_system(self) -> bool:
@@ -48,21 +50,31 @@ class Manager(NamedTuple):
 
     @property
     def user(self) -> str:
-        """The user's name, ``""`` for the system's manager."""
-        if self.uid is None:
-            return ""
-        from pwd import getpwuid
-
-        try:
-            return getpwuid(self.uid).pw_name
-        except KeyError:
-            return str(self.uid)
+        """The user's name or else number, ``""`` for the system's manager."""
+        return "" if self.uid is None else self.name or str(self.uid)
 
     def __str__(self) -> str:
         return "system" if self.uid is None else f"user {self.user}"
 
 
 SYSTEM = Manager()
+
+
+def manager_of(uid: int) -> Manager:
+    """Return the manager of a user, with its name from the user database."""
+    return Manager(uid, user_name(uid))
+
+
+def user_name(uid: int) -> str:
+    """Return a user's name, ``""`` if the database does not know it."""
+    from pwd import getpwuid
+
+    try:
+        return getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
 SOCKET = "openclaw-gateway.socket"
 """The unit that listens in the default gateway's place until its first client comes."""
 
@@ -91,6 +103,8 @@ class Unit(NamedTuple):
     restarts: int
     status_text: str
     """The gateway's last word to its manager; outlives it."""
+    status_errno: int
+    """The error number that it ended with, by its own word, 0 if none; outlives it. sd_notify(3), ``ERRNO=``."""
     invocation_id: str
     control_group: str
     restart: str
@@ -127,7 +141,7 @@ class Unit(NamedTuple):
         return self.load_state == "loaded"
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """What a manager said: units, or why it said nothing."""
 
     units: tuple[Unit, ...]
@@ -139,7 +153,7 @@ def unit_name(profile: str | None) -> str:
     return f"openclaw-gateway@{profile}.service" if profile else "openclaw-gateway.service"
 
 
-def show(names: list[str], manager: Manager = SYSTEM, *, runtime: str = _RUNTIME) -> Answer:
+def show(names: list[str], manager: Manager = SYSTEM, *, runtime: str = _RUNTIME) -> Reply:
     """
     Ask a manager for units, with one child process; starts and changes nothing.
 
@@ -155,7 +169,7 @@ def show(names: list[str], manager: Manager = SYSTEM, *, runtime: str = _RUNTIME
         systemctl(1), org.freedesktop.systemd1(5).
     """
     if not os.path.isdir(runtime):
-        return Answer((), NO_SYSTEMD)
+        return Reply((), NO_SYSTEMD)
     import subprocess
     import time
 
@@ -182,16 +196,16 @@ def show(names: list[str], manager: Manager = SYSTEM, *, runtime: str = _RUNTIME
             extra_groups=[] if other else None,
         )
     except FileNotFoundError:
-        return Answer((), "systemctl is not installed")
+        return Reply((), "systemctl is not installed")
     except PermissionError:
-        return Answer((), f"the manager of {manager} can't be asked as {_own_name()}")
+        return Reply((), f"the manager of {manager} can't be asked as {_own_name()}")
     except subprocess.TimeoutExpired:
-        return Answer((), f"systemctl did not answer within {_TIMEOUT_S:g} s")
+        return Reply((), f"systemctl did not answer within {_TIMEOUT_S:g} s")
     if said.returncode != 0:
         lines = said.stderr.strip().splitlines()
-        return Answer((), lines[-1] if lines else f"systemctl ended with {said.returncode}")
+        return Reply((), lines[-1] if lines else f"systemctl ended with {said.returncode}")
     now_s = time.clock_gettime(time.CLOCK_MONOTONIC)
-    return Answer(tuple(parse(said.stdout, manager, now_s=now_s)))
+    return Reply(tuple(parse(said.stdout, manager, now_s=now_s)))
 
 
 def _group(uid: int | None) -> int | None:
@@ -204,7 +218,7 @@ def _group(uid: int | None) -> int | None:
 
 
 def _own_name() -> str:
-    return Manager(os.geteuid()).user
+    return manager_of(os.geteuid()).user
 
 
 def parse(text: str, manager: Manager, *, now_s: float) -> list[Unit]:
@@ -269,6 +283,7 @@ def _unit(values: dict[str, str], manager: Manager, now_s: float) -> Unit:
         exit_status=number("ExecMainStatus"),
         restarts=number("NRestarts"),
         status_text=text("StatusText"),
+        status_errno=number("StatusErrno"),
         invocation_id=text("InvocationID"),
         control_group=text("ControlGroup"),
         restart=text("Restart"),
