@@ -483,6 +483,7 @@ def test_advised_commands_exist(facts: Facts) -> None:
                 ("systemctl", "disable"),
                 ("systemctl", "--user"),
                 ("kill", "640"),
+                ("kill", "4242"),
                 ("kill", "-CONT"),
                 ("ps", "-fp"),
             }

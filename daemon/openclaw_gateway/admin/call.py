@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from openclaw_gateway import __version__
-from openclaw_gateway.admin.look import endpoint
+from openclaw_gateway.admin.look import endpoint, environment
 from openclaw_gateway.admin.look.selection import (
     SECRET_FLAGS,
     SECRET_VARIABLES,
     Selection,
 )
-from openclaw_gateway.admin.look.units import Unit
 from openclaw_gateway.admin.report import Report, document
 from openclaw_gateway.errors import ConfigurationError, ExitCode, GatewayError
 from openclaw_gateway.host.address import url
 from openclaw_gateway.protocol.frames import PROTOCOL
-from openclaw_gateway.settings.load import TOKEN_FILE, AuthMode, Settings, load
+from openclaw_gateway.settings.load import TOKEN_FILE, AuthMode, examine, load
 from openclaw_gateway.settings.sources import read_secret
 
 _MAX_ANSWER_BYTES = 1 << 28
@@ -117,13 +117,13 @@ def find(selection: Selection, *, address: str | None) -> Target:
     target = address or url(found.host, found.port)
     if any(selection.secret_files.values()):
         return Target(target, *_given(selection))
-    settings = _settings(found, selection)
-    if settings is not None and settings.auth_mode is AuthMode.NONE:
-        return Target(target, None, None)
-    if settings is not None and settings.auth_mode is AuthMode.PASSWORD:
-        return Target(target, None, settings.password)
-    token = settings.token if settings else None
-    return Target(target, token or _kept_token(target, found, meant), None)
+    values = _settings(found, selection)
+    match values.get("auth_mode"):
+        case AuthMode.NONE:
+            return Target(target, None, None)
+        case AuthMode.PASSWORD:
+            return Target(target, None, values["password"])
+    return Target(target, values.get("token") or _kept_token(target, found, meant), None)
 
 
 def _parse(address: str) -> int | None:
@@ -148,37 +148,27 @@ def _given(selection: Selection) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _settings(found: endpoint.Endpoint, selection: Selection) -> Settings | None:
-    """Load the gateway's settings as it does; ``None`` if we may not read them."""
+def _settings(found: endpoint.Endpoint, selection: Selection) -> Mapping[str, Any]:
+    """Return the gateway's settings as it has them, as far as we may read them; field to value."""
     place, who = found.place, found.holder
-    if not place.is_readable:
-        return None
     if found.unit is None:
+        if not place.is_readable:
+            return {}
         flags: dict[str, str | None] = {**selection.flags, "--port": str(found.port)}
         # A record is its holder's word only: what another account names is not read in its favour.
         if who and who.uid == os.geteuid() and who.record and not selection.names_files:
             flags["--config"] = _existing(who.record.config_path)
-        return load(flags, selection.environ)
-    where = {
-        "--port": str(found.port),
-        "--state-dir": place.state_dir,
-        "--config": _existing(place.config_path),
-        "--auth": place.auth if place.auth in set(AuthMode) else None,
-    }
+        return load(flags, selection.environ)._asdict()
+    startup = environment.of_unit(found.unit, selection.where.profile)
     environ = selection.environ
     given = {name: environ[name] for name in SECRET_VARIABLES if environ.get(name)}
-    credentials = {"CREDENTIALS_DIRECTORY": _credentials(found.unit)}
-    return load(where, {**found.unit.environment, **credentials, **given})
+    where: dict[str, str | None] = {**startup.flags, "--port": str(found.port)}
+    # It runs, so what seems wrong is only what we could not see.
+    return examine(where, {**startup.environ, **given}).values
 
 
 def _existing(path: str | None) -> str | None:
     return path if path and os.path.exists(path) else None
-
-
-def _credentials(unit: Unit) -> str:
-    """Return where a running unit's credentials are, for those who may look. systemd.exec(5)."""
-    uid = unit.manager.uid
-    return f"/run/{f'user/{uid}/' if uid is not None else ''}credentials/{unit.name}"
 
 
 def _kept_token(target: str, found: endpoint.Endpoint, selection: Selection) -> str | None:

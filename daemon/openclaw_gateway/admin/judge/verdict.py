@@ -465,7 +465,7 @@ def _between_locks(facts: Facts) -> Iterator[str]:
 def _between_now_and_configured(facts: Facts) -> Iterator[str]:
     unit, port, record = facts.subject.unit, facts.subject.place.port, _record(facts)
     runs = facts.displaced_by is None and (facts.owner or facts.process)
-    if facts.subject.configured_port != port and runs:
+    if facts.subject.configured_port != port and runs and facts.subject.place.is_port_known:
         yield f"configured for port {facts.subject.configured_port}, but running on {port}: restart to change it"
     if unit and unit.needs_daemon_reload:
         yield f"{unit.name} changed on disk since it was loaded: {unit.manager.command(facts.viewer_uid)} daemon-reload"

@@ -57,7 +57,7 @@ def find(selection: Selection, *, asks_manager: bool = True) -> Endpoint:
     place = subject.place
     who = holder(place.port)
     if flags.get("--host") or flags.get("--bind"):
-        host = flags.get("--host") or configured(flags, selection.environ, selection.where).host
+        host = flags.get("--host") or configured(flags, selection.environ).host
     else:
         host = _told(who, place.port) or place.host
     return Endpoint(reachable(host), place.port, place, subject.unit, who)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from openclaw_gateway.admin.look import environment
-from openclaw_gateway.admin.look.selection import PORT_VARIABLE
 from openclaw_gateway.admin.look.units import Unit
 from openclaw_gateway.errors import ConfigurationError
-from openclaw_gateway.settings import load as settings
-from openclaw_gateway.settings.location import Location, locate, profile_port
+from openclaw_gateway.settings.load import Examined, examine
 
-DEFAULT_PORT = 18789
+_FALLBACK_HOST = "127.0.0.1"
+_PORT_KEYS = ("gateway.port", "gateway", "--port", "OPENCLAW_GATEWAY_PORT", "")
+"""Where something is wrong if the port is not known; the last one stands for a file as a whole."""
 
 
 class Place(NamedTuple):
-    """Where a gateway is configured to be."""
+    """Where a gateway is configured to be; what is wrong in one setting leaves the others as they are."""
 
     port: int
     host: str
@@ -27,17 +27,65 @@ class Place(NamedTuple):
     health_timeout_s: float
     """How long a start waits for an owner to get healthy."""
     problem: str | None = None
-    """What is wrong with its configuration; the port is then the one it has by default."""
+    """Why a gateway would not start with its settings, or why we can't tell."""
     is_readable: bool = True
-    """Whether we may read the configuration."""
+    """Whether we may read all that it is configured by, so that the problem is the gateway's as well."""
+    is_port_known: bool = True
+    """Whether the port is what is configured; else it is the one that it has by default."""
     has_config: bool = True
     """Whether there is such a file, as far as we may see."""
+    warnings: tuple[str, ...] = ()
+    """What is odd in the settings but no reason to stop."""
 
 
 def place_of(unit: Unit, profile: str | None) -> Place:
-    """Return where a unit's gateway is configured to be, from the unit and, if we may read it, the file."""
-    flags, environ = environment.of_unit(unit, profile)
-    return configured(flags, environ, locate(flags, environ))
+    """Return where a unit's gateway is configured to be: by its files and its environment, not by the caller's."""
+    startup = environment.of_unit(unit, profile)
+    return configured(startup.public_flags, startup.judged_environ, unread=startup.unread)
+
+
+def configured(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], *, unread: Sequence[str] = ()
+) -> Place:
+    """
+    Examine settings, and where they are wrong say why and go on with those that are not.
+
+    Args:
+        flags: As for ``settings.load``, without those for secrets: their files stay unread.
+        environ: As for ``settings.load``.
+        unread: What else the gateway is configured by, and we may not read.
+
+    Raises:
+        ConfigurationError: The profile's name is none.
+    """
+    found = examine(flags, environ)
+    values, mode = found.values, found.values["auth_mode"]
+    path = found.location.config_path
+    is_readable = _may_read(path) and not (found.problems and unread)
+    return Place(
+        port=values["port"],
+        host=values["host"] or _FALLBACK_HOST,
+        state_dir=found.location.state_dir,
+        config_path=path,
+        auth=mode.value if mode else "unknown",
+        health_timeout_s=values["health_timeout_s"],
+        problem=_told(found.problems[0], unread) if found.problems else None,
+        is_readable=is_readable,
+        is_port_known=_is_port_known(found),
+        has_config=_may_exist(path),
+        warnings=found.warnings,
+    )
+
+
+def _told(problem: ConfigurationError, unread: Sequence[str]) -> str:
+    """Say what is wrong; where something else may put it right, that we have not seen it."""
+    return f"{problem}; not seen: {', '.join(unread)}" if unread else str(problem)
+
+
+def _is_port_known(found: Examined) -> bool:
+    if found.origins["port"].source not in ("default", "profile"):
+        return True
+    return not any(problem.key in _PORT_KEYS for problem in found.problems)
 
 
 def _may_exist(path: str) -> bool:
@@ -59,49 +107,3 @@ def _may_read(path: str) -> bool:
         return False
     except OSError:
         return True
-
-
-def configured(
-    flags: Mapping[str, str | None], environ: Mapping[str, str], where: Location
-) -> Place:
-    """
-    Load settings, and where that fails say why and go on with what needs no file.
-
-    Args:
-        flags: As for ``settings.load``, without those for secrets: their files stay unread.
-        environ: As for ``settings.load``.
-        where: What ``locate`` says of both.
-    """
-    try:
-        loaded = settings.load(flags, environ)
-    except ConfigurationError as error:
-        return Place(
-            port=_fallback_port(flags, environ, where),
-            host="127.0.0.1",
-            state_dir=where.state_dir,
-            config_path=where.config_path,
-            auth="unknown",
-            health_timeout_s=30.0,
-            problem=str(error),
-            is_readable=_may_read(where.config_path),
-            has_config=_may_exist(where.config_path),
-        )
-    return Place(
-        loaded.port,
-        loaded.host,
-        loaded.state_dir,
-        loaded.config_path,
-        loaded.auth_mode.value,
-        loaded.health_timeout_s,
-        has_config=_may_exist(loaded.config_path),
-    )
-
-
-def _fallback_port(
-    flags: Mapping[str, str | None], environ: Mapping[str, str], where: Location
-) -> int:
-    """Return the port that a gateway has unless its file says otherwise."""
-    given = flags.get("--port") or environ.get(PORT_VARIABLE) or ""
-    if given.isdecimal() and 0 < int(given) < 65536:
-        return int(given)
-    return profile_port(where.profile) if where.profile else DEFAULT_PORT

@@ -66,8 +66,7 @@ def enabled_rivals(subject: Subject) -> tuple[Rival, ...]:
 
 
 def _rival(subject: Subject, manager: Manager, environ: dict[str, str]) -> Rival:
-    flags = {"--profile": subject.profile}
-    place = configured(flags, environ, locate(flags, environ))
+    place = configured({"--profile": subject.profile}, environ)
     return Rival(subject.unit_name, manager, place.port, place.problem is not None)
 
 

@@ -89,7 +89,7 @@ def resolve(
     manager = choose_manager(selection, holders)
     answer = shown or units.show(names_of(profile), manager)
     known = {unit.name: unit for unit in answer.units if unit.load_state != "not-found"}
-    own = configured(selection.flags, selection.environ, selection.where)
+    own = configured(selection.flags, selection.environ)
     undecided = not selection.is_placed and selection.scope is Scope.ANY
     running = _own_foreground(own, holders) if undecided else None
     by_hand = _without_unit(selection, manager, answer.problem, own, running)
