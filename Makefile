@@ -25,7 +25,8 @@ check: $(VENV)/test
 	$(BIN)/mypy
 
 unit: $(VENV)/test
-	@command -v npm >/dev/null || packaging/need npm # for the official client
+	@command -v npm >/dev/null || packaging/need npm # for the official client and OpenClaw's own gateway
+	@command -v lsof >/dev/null || packaging/need lsof # by which the latter looks for others on its port
 	$(UNIT)
 
 # The package for each supported release, in dist/; built and linted in clean roots, see packaging/testbed.

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,9 +32,14 @@ TOKEN = "the-token-of-the-tests"
 class Daemon:
     """A gateway process of its own, whose log can be waited on line by line."""
 
-    def __init__(self, *arguments: str, environ: dict[str, str]) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environ: dict[str, str],
+        program: Sequence[str] = (sys.executable, "-m", "openclaw_gateway"),
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "openclaw_gateway", *arguments],
+            [*program, *arguments],
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -68,6 +73,14 @@ class Daemon:
     def ready(self) -> Daemon:
         self.wait_for("ready on")
         return self
+
+    def refused(self) -> int:
+        """Wait for the end of a start that must fail, and return its exit code."""
+        while (line := self._lines.get(timeout=CAP_S)) is not None:
+            self.log.append(line)
+            assert "ready on" not in line, "\n".join(self.log)
+        self._lines.put(None)
+        return self.finish()
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

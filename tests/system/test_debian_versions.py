@@ -1,4 +1,4 @@
-"""The project's own tests with each release's Python and libraries."""
+"""The project's own tests with each release's Python and aiohttp."""
 
 from __future__ import annotations
 
