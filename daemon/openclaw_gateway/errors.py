@@ -59,6 +59,21 @@ class NotReadyError(GatewayError):
         return f"not ready: {self.problem}"
 
 
+class ListenerLostError(GatewayError):
+    """A listener takes no connections any more, and never will. ``cause`` is the kernel's word."""
+
+    hint = (
+        "something outside of the gateway shut its listening socket down; a restart opens another"
+    )
+
+    def __init__(self, cause: str, *, errno: int | None = None) -> None:
+        super().__init__(cause)
+        self.cause, self.errno = cause, errno
+
+    def __str__(self) -> str:
+        return f"the listener takes no connections any more: {self.cause}"
+
+
 class ShortageError(GatewayError):
     """The kernel is out of something that every program needs: descriptors, memory. ``cause`` is its word."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from openclaw_gateway import lifecycle
 from openclaw_gateway.claim import claim
 from openclaw_gateway.claim.record import Phase
-from openclaw_gateway.errors import ExitCode
+from openclaw_gateway.errors import ExitCode, GatewayError
 from openclaw_gateway.host.address import reachable, url
 from openclaw_gateway.settings.load import Settings
 
@@ -89,6 +89,10 @@ class OwnServer:
     def status(self) -> str:
         """Return where we listen, and how many clients there are."""
         return f"ready on {url(self._host, self._port)}, {len(self._server.clients)} clients"
+
+    async def lost(self) -> GatewayError:
+        """Wait until a listener takes no connections any more, and return why."""
+        return await self._server.lost()
 
     def use(self, settings: Settings) -> None:
         """Work by these settings, which must have a token where one is needed."""

@@ -57,6 +57,9 @@ class Service(Protocol):
     def status(self) -> str:
         """Return one line for ``systemctl status``."""
 
+    async def lost(self) -> GatewayError:
+        """Wait for what nothing but another process mends, and return it; for ever if all is well."""
+
     def use(self, settings: Settings) -> None:
         """Work by these settings from now on, or raise and go on as before."""
 
@@ -220,7 +223,11 @@ class Life:
         watchdog = Watchdog(
             self.supervisor, self.journal, look=look, problem=service.problem, status=service.status
         )
-        await _first(watchdog.run(), self._reloads(service, settings, load=load, wanted=reload))
+        await _first(
+            watchdog.run(),
+            self._reloads(service, settings, load=load, wanted=reload),
+            _raised(service.lost()),
+        )
 
     async def _reloads(
         self,
@@ -286,6 +293,11 @@ def _report_reload(settings: Settings, fresh: Settings, journal: Journal) -> Non
     ]
     note = f"; a change of {', '.join(waiting)} waits for a restart" if waiting else ""
     journal.write(Event.RELOADED, f"settings reloaded from {fresh.config_path}{note}")
+
+
+async def _raised(error: Coroutine[Any, Any, GatewayError]) -> None:
+    """Raise an error once there is one."""
+    raise await error
 
 
 async def _first(*things: Coroutine[Any, Any, object]) -> None:

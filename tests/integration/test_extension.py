@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-import aiohttp
 import pytest
 import requests
 
@@ -234,34 +231,3 @@ def test_route_that_exits_or_returns_nothing_is_one_that_fails(
     assert f"/wrong/{route}" in daemon.wait_for("failed")
     assert requests.get(f"{url}/weather", timeout=CAP_S).status_code == 200
     assert daemon.stop() == 0
-
-
-def test_route_that_fails_halfway_ends_its_connection_without_a_second_answer(
-    extended: Callable[..., Daemon], port: int
-) -> None:
-    daemon = extended().ready()
-    with socket.create_connection(("127.0.0.1", port), timeout=CAP_S) as connection:
-        connection.sendall(b"GET /wrong/halfway HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        received = b""
-        with suppress(ConnectionResetError):
-            while data := connection.recv(65536):
-                received += data
-    assert received.count(b"HTTP/1.1") <= 1 and b"0\r\n\r\n" not in received
-    daemon.wait_for("no second half")
-
-
-def test_websocket_of_a_route_that_fails_is_closed_with_1011(
-    extended: Callable[..., Daemon], port: int
-) -> None:
-    daemon = extended().ready()
-
-    async def visit() -> None:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(f"ws://127.0.0.1:{port}/wrong/socket") as wire,
-        ):
-            message = await wire.receive()
-            assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1011)
-
-    run(visit())
-    daemon.wait_for("nothing to say")

@@ -15,14 +15,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import requests
 
 from conftest import CAP_S, TOKEN, Daemon, Start, clean_environ
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.client.health import probe
-from wire import Wire, admitted, dialled, run
+from wire import RefusedUpgrade, Wire, admitted, dialled, run
 
 Limited = Callable[..., Daemon]
 
@@ -157,7 +156,7 @@ async def reached_soon(port: int, limit: str) -> int:
     while True:
         try:
             return await reached(port, limit)
-        except aiohttp.WSServerHandshakeError:
+        except RefusedUpgrade:
             continue
 
 
@@ -314,8 +313,7 @@ def test_stranger_cannot_make_us_hold_more_than_a_handshake(start: Start, port: 
 
     async def visit() -> int | None:
         async with dialled(port) as wire:
-            transport = wire.socket.get_extra_info("socket")
-            await asyncio.to_thread(flood, transport.dup())
+            await asyncio.to_thread(flood, wire.socket.raw.dup())
             return await wire.closed()
 
     run(visit())

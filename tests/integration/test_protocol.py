@@ -141,7 +141,9 @@ def test_wrong_secrets_meet_a_growing_delay_and_one_line_in_the_log(
 
 def test_lock_out_is_logged_too(start: Start, port: int, state_dir: Path) -> None:
     state_dir.mkdir()
-    (state_dir / "openclaw.json").write_text("{gateway: {auth: {rateLimit: {maxAttempts: 1}}}}")
+    (state_dir / "openclaw.json").write_text(
+        '{gateway: {trustedProxies: ["127.0.0.1"], auth: {rateLimit: {maxAttempts: 1}}}}'
+    )
     daemon = start().ready()
 
     async def guess() -> str:
@@ -231,7 +233,9 @@ def test_upgrade_depends_on_host_and_origin(
     assert (health.status_code, health.json()) == (200, {"ok": True, "status": "live"})
 
 
-def test_client_behind_a_proxy_is_no_local_one(start: Start, port: int) -> None:
+def test_client_behind_a_proxy_is_no_local_one(start: Start, port: int, state_dir: Path) -> None:
+    state_dir.mkdir()
+    (state_dir / "openclaw.json").write_text('{gateway: {trustedProxies: ["127.0.0.0/8"]}}')
     start("--auth", "none").ready()
 
     async def visit() -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import aiohttp
 import pytest
 import requests
 
 from conftest import CAP_S, TOKEN, Start, clean_environ
+from wire import upgraded
 
 HEALTH = ["/healthz", "/health"]
 ROUTES = [*HEALTH, "/startupz", "/startup", "/readyz", "/ready"]
@@ -97,15 +99,12 @@ def test_websocket_is_challenged_at_once_and_told_of_the_restart(start: Start, p
     daemon = start().ready()
 
     async def visit() -> int | None:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(f"ws://127.0.0.1:{port}/") as client,
-        ):
-            challenge = json.loads(await client.receive_str())
+        async with upgraded(port) as client:
+            challenge = json.loads(await client.receive() or b"")
             assert challenge["event"] == "connect.challenge"
             assert challenge["payload"]["nonce"] and challenge["payload"]["ts"] > 0
             daemon.signal(signal.SIGTERM)
-            while (await client.receive()).type is aiohttp.WSMsgType.TEXT:
+            while await client.receive() is not None:
                 pass
             return client.close_code
 
@@ -160,6 +159,38 @@ def test_log_whose_reader_is_gone_does_not_keep_us_from_stopping(
         assert daemon.wait(CAP_S) == 0
     finally:
         daemon.kill()
+
+
+def listener_of(pid: int, port: int) -> socket.socket:
+    """Return a process's listening socket, taken through pidfd_getfd(2)."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            if not os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):
+                continue
+            number = ctypes.CDLL(None, use_errno=True).syscall(438, pidfd, int(name), 0)
+            assert number >= 0, os.strerror(ctypes.get_errno())
+            taken = socket.socket(fileno=number)
+            listens = taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if taken.family == socket.AF_INET and listens and taken.getsockname()[1] == port:
+                return taken
+            taken.close()
+    finally:
+        os.close(pidfd)
+    raise AssertionError(f"process {pid} does not listen on {port}")
+
+
+def test_listener_that_was_shut_down_ends_the_gateway_with_one_line(
+    start: Start, port: int
+) -> None:
+    daemon = start().ready()
+    with listener_of(daemon.pid, port) as listener:
+        listener.shutdown(socket.SHUT_RDWR)
+    assert daemon.finish() == 1
+    said = [line for line in daemon.log if "takes no connections any more" in line]
+    assert len(said) == 1 and "Invalid argument" in said[0]
+    assert not [line for line in daemon.log if "Traceback" in line]
+    start().ready()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -392,7 +392,7 @@ def test_status_loads_no_server_and_stays_small(start: Start, port: int, tmp_pat
         "from openclaw_gateway.cli import main\n"
         f"sys.argv = ['x', 'status', '--port', '{port}']\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0, end.code\n"
-        "heavy = {'aiohttp', 'asyncio', 'requests', 'http.client', 'ssl', 'systemd.journal'}\n"
+        "heavy = {'h11', 'websockets', 'asyncio', 'requests', 'http.client', 'ssl', 'systemd.journal'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "lines = open('/proc/self/status').read().splitlines()\n"
         "print(*[line.split()[1] for line in lines if 'VmHWM' in line], file=sys.stderr)\n"

@@ -47,7 +47,7 @@ def test_healthy_duplicate_exits_78_without_server_code_and_without_a_trace(
     assert second.finish() == 78
     loaded = {line.rpartition("|")[2].strip() for line in second.log}
     assert "openclaw_gateway.client.health" in loaded
-    assert not {"aiohttp", "asyncio", "requests", "http.client", "ssl"} & loaded
+    assert not {"h11", "websockets", "asyncio", "requests", "http.client", "ssl"} & loaded
     assert [path for path in other.rglob("*") if not path.is_dir()] == []
     (message,) = notify.drain()
     assert (

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector
+import websockets
 from systemd.daemon import notify
 
 _UPGRADE = (
@@ -22,29 +22,31 @@ _UPGRADE = (
 )
 
 
-async def _read(socket: ClientWebSocketResponse) -> None:
-    async for _ in socket:
-        pass
+async def _read(address: str, port: str, greeted: asyncio.Event) -> None:
+    async with websockets.connect(f"ws://{address}:{port}/") as socket:
+        greeted.set()
+        async for _ in socket:
+            pass
 
 
 async def main(address: str, port: str, count: str, *kinds: str) -> None:
     """Open ``count`` connections of each kind, say so to systemd, and keep them."""
     kept: list[object] = []
-    async with ClientSession(connector=TCPConnector(limit=0)) as session:
-        for _ in range(int(count)):
-            for kind in kinds:
-                if kind == "idle":
-                    socket = await session.ws_connect(f"ws://{address}:{port}/")
-                    kept.append(asyncio.create_task(_read(socket)))
-                    continue
-                reader, writer = await asyncio.open_connection(address, int(port))
-                kept.append((reader, writer))
-                request = _UPGRADE.format(address).encode()
-                writer.write(request if kind == "mute" else request[: len(request) // 2])
-                if kind == "mute":
-                    await reader.readuntil(b"\r\n\r\n")
-        notify("READY=1")
-        await asyncio.Event().wait()
+    for _ in range(int(count)):
+        for kind in kinds:
+            if kind == "idle":
+                greeted = asyncio.Event()
+                kept.append(asyncio.create_task(_read(address, port, greeted)))
+                await greeted.wait()
+                continue
+            reader, writer = await asyncio.open_connection(address, int(port))
+            kept.append((reader, writer))
+            request = _UPGRADE.format(address).encode()
+            writer.write(request if kind == "mute" else request[: len(request) // 2])
+            if kind == "mute":
+                await reader.readuntil(b"\r\n\r\n")
+    notify("READY=1")
+    await asyncio.Event().wait()
 
 
 asyncio.run(main(*sys.argv[1:]))

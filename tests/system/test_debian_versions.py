@@ -1,4 +1,4 @@
-"""The project's own tests with each release's Python and aiohttp."""
+"""The project's own tests with each release's Python and libraries."""
 
 from __future__ import annotations
 

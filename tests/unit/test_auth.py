@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_gateway.server.auth import Authenticator, Bursts, Guesses, Source, network
+from openclaw_gateway.server.auth import Authenticator, Bursts, Guesses
+from openclaw_gateway.server.proxies import Source, network
 from openclaw_gateway.settings.load import AuthMode, Settings, load
 from openclaw_gateway.settings.sources import Secret
 

@@ -15,6 +15,7 @@ from openclaw_gateway.errors import (
     ExitCode,
     GatewayError,
     GatewayLockError,
+    ListenerLostError,
     NothingToShowError,
     NotReadyError,
     ShortageError,
@@ -58,6 +59,11 @@ URL = "ws://127.0.0.1:18789"
             AlreadyRunningError(None, 30.0, exit_code=ExitCode.TEMPORARY),
             "gateway already running (pid unknown); lock timeout after 30000ms",
             75,
+        ),
+        (
+            ListenerLostError("Invalid argument"),
+            "the listener takes no connections any more: Invalid argument",
+            1,
         ),
         (
             ShortageError("Too many open files"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Mapping
@@ -22,8 +21,6 @@ from openclaw_gateway.host.address import url
 from openclaw_gateway.protocol.frames import PROTOCOL
 from openclaw_gateway.settings.load import TOKEN_FILE, AuthMode, examine, load
 from openclaw_gateway.settings.sources import read_secret
-
-_MAX_ANSWER_BYTES = 1 << 28
 
 
 class CallFailed(GatewayError):
@@ -207,30 +204,28 @@ def call(target: Target, method: str, params: object, *, timeout_s: float) -> An
     Raises:
         CallFailed: Nobody answers, or the answer is an error.
     """
-    return asyncio.run(_call(target, method, params, timeout_s))
-
-
-async def _call(target: Target, method: str, params: object, timeout_s: float) -> Any:
-    import aiohttp
+    from openclaw_gateway.client.conversation import AnsweredError, ConversationError, begun
 
     try:
-        async with (
-            asyncio.timeout(timeout_s),
-            aiohttp.ClientSession() as session,
-            session.ws_connect(target.url, max_msg_size=_MAX_ANSWER_BYTES) as socket,
-        ):
-            conversation = _Conversation(target.url, socket)
-            await conversation.event("connect.challenge")
-            await conversation.ask("connect", _introduction(target))
-            return await conversation.ask(method, params)
+        with begun(target.url, timeout_s=timeout_s) as conversation:
+            conversation.event("connect.challenge")
+            conversation.ask("connect", _introduction(target))
+            return conversation.ask(method, params)
     except TimeoutError:
         raise CallFailed(target.url, f"no answer within {timeout_s:g} s") from None
-    except aiohttp.WSServerHandshakeError as error:
-        raise CallFailed(target.url, f"the upgrade was refused with HTTP {error.status}") from None
-    except (OSError, aiohttp.ClientError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+    except ConversationError as error:
+        if error.connected:
+            raise CallFailed(target.url, error.problem) from None
         hint = "is the gateway running there?"
-        raise CallFailed(target.url, f"cannot connect: {reason}", hint=hint) from None
+        raise CallFailed(target.url, f"cannot connect: {error.problem}", hint=hint) from None
+    except AnsweredError as error:
+        shape = dict(error.shape)
+        raise CallFailed(
+            target.url,
+            f"{shape.get('code', 'error')}: {shape.get('message', 'no reason given')}",
+            error=shape,
+            hint=_hint(shape),
+        ) from None
 
 
 def _introduction(target: Target) -> dict[str, Any]:
@@ -244,50 +239,6 @@ def _introduction(target: Target) -> dict[str, Any]:
         "scopes": ["operator.admin"],
         **({"auth": auth} if auth else {}),
     }
-
-
-class _Conversation:
-    """Questions and answers, one after the other, over one WebSocket."""
-
-    def __init__(self, url: str, socket: Any) -> None:
-        self._url, self._socket = url, socket
-        self._asked = 0
-
-    async def event(self, name: str) -> None:
-        while (await self._frame()).get("event") != name:
-            pass
-
-    async def ask(self, method: str, params: object) -> Any:
-        self._asked += 1
-        request = {"type": "req", "id": str(self._asked), "method": method}
-        await self._socket.send_json(request if params is None else {**request, "params": params})
-        frame = await self._frame()
-        while frame.get("id") != request["id"]:
-            frame = await self._frame()
-        if frame.get("ok") is True:
-            return frame.get("payload")
-        error = frame.get("error")
-        shape = error if isinstance(error, dict) else {}
-        raise CallFailed(
-            self._url,
-            f"{shape.get('code', 'error')}: {shape.get('message', 'no reason given')}",
-            error=shape,
-            hint=_hint(shape),
-        )
-
-    async def _frame(self) -> dict[str, Any]:
-        import aiohttp
-
-        message = await self._socket.receive()
-        if message.type is not aiohttp.WSMsgType.TEXT:
-            raise CallFailed(self._url, f"closed with {self._socket.close_code}")
-        try:
-            frame = json.loads(message.data)
-        except (ValueError, RecursionError):
-            frame = None
-        if not isinstance(frame, dict):
-            raise CallFailed(self._url, "this does not speak the gateway protocol")
-        return frame
 
 
 def _hint(error: dict[str, Any]) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from openclaw_gateway.protocol import frames
 from openclaw_gateway.protocol.calls import Answer, Call, Method, Outcome
 from openclaw_gateway.protocol.frames import ErrorCode, Event, Malformed, Request, error
 from openclaw_gateway.protocol.schema import problems
 from openclaw_gateway.protocol.scopes import ADMIN, KNOWN_SCOPES, satisfies
-from openclaw_gateway.settings.load import Limits
 
 # RFC 6455, section 7.4.1, and IANA's registry of close codes.
 PROTOCOL_ERROR = 1002
@@ -23,7 +22,38 @@ TRY_AGAIN_LATER = 1013
 
 ROLES = ("operator", "node")
 
+BURST_S = 2
+"""A client that was quiet may make as many requests at once as it may make in this many seconds."""
+
 RESTART_RETRY_MS = 1000
+
+
+class Limits(Protocol):
+    """What a session must know of the settings' limits; ``settings.load.Limits`` is one."""
+
+    @property
+    def max_preauth_bytes(self) -> int:
+        """Bytes of a frame before the hello."""
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """Bytes of a frame after the hello, and of an answer."""
+
+    @property
+    def max_buffered_bytes(self) -> int:
+        """Bytes that wait for the client to read them."""
+
+    @property
+    def max_in_flight(self) -> int:
+        """Requests that wait for their answers."""
+
+    @property
+    def requests_per_second(self) -> int:
+        """Requests on average; ``BURST_S`` says how many may come at once."""
+
+    @property
+    def tick_interval_s(self) -> float:
+        """Seconds between two signs of life."""
 
 
 class Send(NamedTuple):
@@ -141,7 +171,7 @@ class Session:
         self._state = _State.GREETING
         self._scopes: frozenset[str] = frozenset()
         self._seq = 0
-        self._budget = Budget(limits.requests_per_second)
+        self._budget = Budget(limits.requests_per_second, burst_s=BURST_S)
 
     @property
     def is_open(self) -> bool:
@@ -388,21 +418,23 @@ def _speaks_with(params: Mapping[str, Any]) -> bool:
 
 class Budget:
     """
-    A token bucket: so many in a second, and as many at once after a pause.
+    A token bucket: so many in a second on average, and more at once after a pause.
 
     Who has a token left may spend more than there are, and then waits until the debt is paid: a frame
     of any size that is allowed at all comes through.
     """
 
-    def __init__(self, per_second: int) -> None:
+    def __init__(self, per_second: int, *, burst_s: int = 1) -> None:
+        """``burst_s`` is how many seconds' worth of tokens a full bucket holds."""
         self._rate = float(per_second)
-        self._left = self._rate
+        self._capacity = self._left = self._rate * burst_s
         self._at_s: float | None = None
 
     def spend(self, now_s: float, *, tokens: int = 1) -> float:
         """Take so many; returns 0, or the seconds until there will be one."""
         if self._at_s is not None:
-            self._left = min(self._rate, self._left + max(now_s - self._at_s, 0) * self._rate)
+            filled = self._left + max(now_s - self._at_s, 0) * self._rate
+            self._left = min(self._capacity, filled)
         self._at_s = now_s
         if self._left < 1:
             return (1 - self._left) / self._rate

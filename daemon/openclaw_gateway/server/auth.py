@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from errno import EMLINK, ENOSYS, EOPNOTSUPP, EPERM
-from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from openclaw_gateway.errors import StorageError
 from openclaw_gateway.protocol.frames import ErrorCode, error
 from openclaw_gateway.protocol.session import Refusal
+from openclaw_gateway.server.proxies import Source
 from openclaw_gateway.settings.load import TOKEN_FILE, AuthMode, Limits, Settings
 from openclaw_gateway.settings.sources import read_secret
 from openclaw_gateway.supervisor.events import Event
@@ -113,39 +113,6 @@ def _create_token(path: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-class Source(NamedTuple):
-    """
-    Where a client comes from.
-
-    Attributes:
-        address: IP literal.
-        local: Whether it is on this machine, and no proxy's client.
-    """
-
-    address: str
-    local: bool
-
-    @property
-    def network(self) -> str:
-        """What limits are counted by: an IPv4 address, or the /64 that one IPv6 host usually has."""
-        return network(self.address)
-
-
-def network(address: str) -> str:
-    """Return the part of an IP literal that belongs to one host. RFC 4291, section 2.5.4."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return "unknown"
-    if not isinstance(parsed, IPv6Address):
-        return str(parsed)
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    if parsed.is_loopback:
-        return str(parsed)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
 class Verdict(NamedTuple):

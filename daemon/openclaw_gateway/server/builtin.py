@@ -6,18 +6,17 @@ import hmac
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from openclaw_gateway import __version__
 from openclaw_gateway.errors import ConfigurationError
-from openclaw_gateway.protocol.calls import Call
 from openclaw_gateway.protocol.schema import closed
 from openclaw_gateway.protocol.scopes import READ
 from openclaw_gateway.server import logs
 from openclaw_gateway.server.methods import Registry
 from openclaw_gateway.server.presence import Presence
 from openclaw_gateway.server.redaction import redact
+from openclaw_gateway.server.snapshot import Snapshot, status
 from openclaw_gateway.settings.sources import read_document
 from openclaw_gateway.supervisor.journal import Journal
 
@@ -40,7 +39,7 @@ def add_builtin(
     *,
     health: Health,
     presence: Presence,
-    status: Callable[[], Mapping[str, object]],
+    snapshot: Callable[[], Snapshot],
     config_path: str,
     journal: Journal,
 ) -> None:
@@ -51,24 +50,17 @@ def add_builtin(
         registry: Takes them.
         health: Answers ``health``.
         presence: Answers ``system-presence``.
-        status: What ``status`` tells beside version and process: uptime, clients, limits, the claim.
+        snapshot: What ``status`` tells.
         config_path: The file that ``config.get`` shows.
         journal: What ``logs.tail`` shows.
     """
-
-    def status_payload(_: Call) -> dict[str, object]:
-        return {
-            "runtimeVersion": __version__,
-            "pid": os.getpid(),
-            "processMemory": {"rssBytes": _resident_bytes()},
-            **status(),
-        }
-
     key = secrets.token_bytes(32)
     registry.method(
         "health", lambda _: health.report(), scope=None, params=_HEALTH_PARAMS, instant=True
     )
-    registry.method("status", status_payload, scope=READ, params=_STATUS_PARAMS, instant=True)
+    registry.method(
+        "status", lambda _: status(snapshot()), scope=READ, params=_STATUS_PARAMS, instant=True
+    )
     registry.method(
         "system-presence",
         lambda _: presence.entries(),
@@ -128,7 +120,7 @@ class Health:
         return {"ok": not failing, **self.snapshot(), **({"failing": failing} if failing else {})}
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     """Return our resident set. proc_pid_statm(5): pages, the second field."""
     with open("/proc/self/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,32 +1,31 @@
-"""The HTTP side of the listener: health routes, the upgrade to the protocol, and who may ask at all."""
+"""The listener's server: what each path answers, and how everything behind it is put together."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import os
 import socket as sockets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_address
 from socket import socket
-from typing import Any
-from urllib.parse import urlsplit
-
-from aiohttp import WSCloseCode, web
 
 from openclaw_gateway import __version__
 from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.client.answer import LIVE
-from openclaw_gateway.host.address import is_loopback
-from openclaw_gateway.server.auth import Authenticator, Source
-from openclaw_gateway.server.builtin import Health, add_builtin
-from openclaw_gateway.server.door import Door
+from openclaw_gateway.errors import ListenerLostError
+from openclaw_gateway.server import access
+from openclaw_gateway.server.acceptor import Acceptor
+from openclaw_gateway.server.auth import Authenticator, Verdict
+from openclaw_gateway.server.builtin import Health, add_builtin, resident_bytes
+from openclaw_gateway.server.connection import Connection, Upgrade, Work
+from openclaw_gateway.server.lines import Lines, take_over
+from openclaw_gateway.server.message import HEALTH_PATHS, Request, Response
 from openclaw_gateway.server.methods import Registry, Route
 from openclaw_gateway.server.presence import Presence, gateway_entry
-from openclaw_gateway.server.websocket import Clients, Shared
+from openclaw_gateway.server.proxies import Source, TrustedProxies, resolve
+from openclaw_gateway.server.snapshot import Holding, Limit, Snapshot
+from openclaw_gateway.server.websocket import Clients, Shared, refused_upgrade
 from openclaw_gateway.settings.load import LIMIT_NAMES, Settings
 from openclaw_gateway.supervisor.events import Event
 from openclaw_gateway.supervisor.journal import Journal
@@ -34,29 +33,18 @@ from openclaw_gateway.supervisor.journal import Journal
 _DRAIN_S = 3.0
 """Seconds that clients have to say goodbye before we hang up."""
 
-_KEEPALIVE_S = 10.0
-"""Seconds that a connection may idle between two HTTP requests."""
+_LAST_ANSWERS_S = 0.5
+"""Seconds that requests which are being answered have then."""
 
-_LINGER_S = 1.0
-"""Seconds that we read on after an answer that did not wait for the request's body."""
-
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-_HEALTH_PATHS = frozenset({"/healthz", "/health", "/startupz", "/startup", "/readyz", "/ready"})
+_JSON = {"Content-Type": "application/json; charset=utf-8"}
+_OWN_PATHS = HEALTH_PATHS | {"/"}
 _MERE_TIMES = frozenset({"tick_interval_s", "auth_window_s", "auth_lockout_s"})
 """Fields of ``Limits`` that nobody can reach."""
-
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
-
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
     """
-    The listener's HTTP and WebSocket server.
+    The listener's HTTP and WebSocket server. It is its connections' ``Application``.
 
     Attributes:
         clients: The open WebSockets.
@@ -80,9 +68,11 @@ class Server:
             failing: Names what keeps the gateway from doing its work; an empty list if nothing.
         """
         self._journal, self._record = journal, record
+        self._lines = Lines(journal)
         self._registry = Registry()
-        self._door = Door(settings.limits)
-        self._authenticator = Authenticator(settings, reached=self._door.reached)
+        self._trusted = TrustedProxies(settings.trusted_proxies)
+        self._acceptor = Acceptor(settings.limits, self._trusted)
+        self._authenticator = Authenticator(settings, reached=self._acceptor.reached)
         self._presence = Presence(
             gateway_entry(
                 host=sockets.gethostname() or "localhost",
@@ -94,12 +84,12 @@ class Server:
         )
         self._health = Health(failing)
         shared = Shared(
-            journal,
+            self._lines,
             self._registry.methods,
             self._authenticator,
             self._presence,
             self._health,
-            self._door.reached,
+            self._acceptor,
         )
         self.clients = Clients(shared, settings, facts=self._facts)
         self._settings = settings
@@ -107,12 +97,12 @@ class Server:
             self._registry,
             health=self._health,
             presence=self._presence,
-            status=self._status,
+            snapshot=self.snapshot,
             config_path=settings.config_path,
             journal=journal,
         )
         self._background: asyncio.Task[None] | None = None
-        self._runner: web.AppRunner | None = None
+        self._undo: Callable[[], None] | None = None
 
     @property
     def phase(self) -> Phase:
@@ -123,59 +113,41 @@ class Server:
     def phase(self, phase: Phase) -> None:
         self.clients.phase = phase
 
+    @property
+    def draining(self) -> bool:
+        """Whether connections end with the answer that they wait for."""
+        return self.phase is Phase.DRAINING
+
     def use(self, settings: Settings) -> None:
-        """Work by these settings from now on: secrets, limits, origins and hosts; clients stay connected."""
+        """Work by these settings from now on: secrets, limits, origins, hosts, proxies; clients stay connected."""
         self._settings = settings
-        self._door.use(settings.limits)
+        self._trusted = TrustedProxies(settings.trusted_proxies)
+        self._acceptor.use(settings.limits, self._trusted)
         self._authenticator.use(settings)
         self.clients.use(settings)
 
     async def start(self, listeners: list[socket]) -> None:
         """Accept connections on listening sockets."""
+        self._undo = take_over(self._lines)
+        asyncio.get_running_loop().set_exception_handler(self._lines.loop_failed)
         self._registry.load_extensions(self._journal)
-        application = web.Application(middlewares=[self._guard])
-        application.on_response_prepare.append(self._begin)
-        own = {
-            "/healthz": _live,
-            "/health": _live,
-            "/startupz": self._startup,
-            "/startup": self._startup,
-            "/readyz": self._readiness,
-            "/ready": self._readiness,
-            "/": self._root,
-        }
-        for path, handler in own.items():
-            application.router.add_get(path, handler)
-        for route in self._registry.routes:
-            self._add_route(application, route)
-        # What goes wrong in a handler is caught and logged by us; the rest is peers' nonsense.
-        silent = logging.getLogger("openclaw_gateway.aiohttp")
-        silent.addHandler(logging.NullHandler())
-        silent.propagate = False
-        self._runner = web.AppRunner(
-            application,
-            handle_signals=False,
-            access_log=None,
-            logger=silent,
-            keepalive_timeout=_KEEPALIVE_S,
-            lingering_time=_LINGER_S,
-        )
-        await self._runner.setup()
-        assert self._runner.server is not None
-        server = self._runner.server
-
-        def protocol() -> web.RequestHandler:
-            made = server()
-            made.__class__ = _Protocol  # aiohttp makes them itself, and asks nobody of what kind
-            return made
-
-        self._door.open(listeners, protocol)
+        for route in list(self._registry.routes):
+            if route.path in _OWN_PATHS:
+                self._registry.routes.remove(route)
+                self._journal.write(
+                    Event.EXTENSION_FAILED, f"route {route.name} left out: it is the gateway's own"
+                )
+        self._acceptor.open(listeners, self)
         self._background = asyncio.create_task(self.clients.keep_informed())
+
+    async def lost(self) -> ListenerLostError:
+        """Wait until a listener takes no connections any more, and return why: the service can't go on."""
+        return await asyncio.shield(self._acceptor.lost)
 
     async def stop(self, *, hurry: asyncio.Event) -> None:
         """Close the listener, then tell clients and let them go; at once if ``hurry`` is set."""
         self.phase = Phase.DRAINING
-        self._door.close()
+        self._acceptor.close()
         if self._background is not None:
             self._background.cancel()
         goodbye = asyncio.create_task(self.clients.close_all())
@@ -186,141 +158,186 @@ class Server:
         for task in (goodbye, impatience):
             task.cancel()
         await asyncio.gather(goodbye, impatience, return_exceptions=True)
-        for visitor in list(self._door.visitors.values()):
-            if visitor.backlog_bytes():
-                visitor.abort()
-        if self._runner is not None and self._runner.server is not None:
-            await self._runner.server.shutdown(0.5)
-            await self._runner.cleanup()
+        connections = list(self._acceptor.connections)
+        for connection in connections:
+            if connection.backlog_bytes():
+                connection.abort()
+            else:
+                connection.end()
+        if connections:
+            closed = {connection.closed for connection in connections}
+            await asyncio.wait(closed, timeout=0 if hurry.is_set() else _LAST_ANSWERS_S)
+            for connection in connections:
+                connection.abort()
+            await asyncio.wait(closed)
+        if self._undo is not None:
+            self._undo()
 
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Let a request through to its handler, or say why not; whatever the handler does, answer."""
-        visitor = self._door.visitor(request.transport)
-        if visitor is not None:
-            visitor.asked()
-            if visitor.confined and request.path not in _HEALTH_PATHS:
-                return _leave(503, f"too many connections ({visitor.excess})")
-        if request.path not in _HEALTH_PATHS:
-            problem = self._refused(request)
-            if problem:
-                return _leave(403, problem)
-        try:
-            response = await handler(request)
-            if not isinstance(response, web.StreamResponse):
-                raise TypeError(f"{type(response).__name__} is no response")
-        except web.HTTPException as refusal:
-            response = refusal
-        except ConnectionResetError:
-            raise
-        except (Exception, SystemExit) as failure:  # a route must not end the gateway
-            self._journal.write(
-                Event.HANDLER_FAILED,
-                f"route {request.match_info.route.resource} failed: {failure!r}",
-            )
-            response = _leave(500, "failed; the log says why")
-        begun = None if visitor is None else visitor.begun
-        if isinstance(begun, web.StreamResponse) and begun is not response:
-            return await _break_off(request, begun)
-        if visitor is not None and visitor.confined:
-            response.force_close()
-        return response
+    def answer(self, request: Request, connection: Connection) -> Response | Upgrade | Work:
+        """Decide on a request; see ``connection.Application``."""
+        source = resolve(
+            connection.peer,
+            request.headers,
+            trusted=self._trusted,
+            real_ip_fallback=self._settings.allow_real_ip_fallback,
+        )
+        if request.path in HEALTH_PATHS:
+            # Whatever a proxy says or leaves out, we live; but nobody is local then.
+            if isinstance(source, str):
+                source = Source(connection.peer, False)
+            return self._health_route(request, source)
+        if isinstance(source, str):
+            return Response(403, f"{source}\n", close=True)
+        excess = self._acceptor.attribute(connection, source.address)
+        if excess:
+            return Response(503, f"too many connections ({excess})\n", close=True)
+        problem = access.refused(
+            request.headers.get("host"),
+            request.headers.get("origin"),
+            allowed_hosts=self._settings.allowed_hosts,
+            allowed_origins=self._settings.allowed_origins,
+        )
+        if problem:
+            return Response(403, f"{problem}\n", close=True)
+        request = request._replace(address=source.address)
+        if request.path == "/":
+            return self._root(request, source)
+        return self._extension(request, source)
 
-    async def _begin(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Complete the headers of a response that is about to go out, and remember that it does."""
-        response.headers.update(_HEADERS)
-        visitor = self._door.visitor(request.transport)
-        if visitor is not None:
-            visitor.begun = response
+    def failed(self, request: Request, failure: BaseException) -> None:
+        """Log that an answer could not be made; the route is named, not what the peer asked for."""
+        route, _ = self._find(request)
+        self._lines.failed(f"route {route.name if route else 'of the gateway'}", failure)
 
-    def _refused(self, request: web.Request) -> str:
-        """Return why a browser page or a foreign name may not ask, ``""`` if it may."""
-        hosts = request.headers.getall("Host", [])
-        if len(hosts) != 1 or not self._is_own_host(hosts[0]):
-            return (
-                "host not allowed: use an IP address, localhost, or a name in gateway.allowedHosts"
-            )
-        origins = request.headers.getall("Origin", [])
-        if origins and (len(origins) > 1 or not self._is_allowed_origin(origins[0])):
-            return "origin not allowed: add it to gateway.controlUi.allowedOrigins"
-        return ""
-
-    def _is_own_host(self, header: str) -> bool:
-        """Whether a page that rebinds its DNS name to us could not have sent this ``Host``."""
-        try:
-            host = urlsplit(f"//{header}").hostname or ""
-        except ValueError:
-            return False
-        host = host.rstrip(".")
-        if host == "localhost" or host in self._settings.allowed_hosts:
-            return True
-        try:
-            ip_address(host)
-        except ValueError:
-            return False
-        return True
-
-    def _is_allowed_origin(self, origin: str) -> bool:
-        allowed = {known.lower().rstrip("/") for known in self._settings.allowed_origins}
-        return origin.lower() in allowed or ("*" in allowed and "://" in origin)
-
-    async def _startup(self, _: web.Request) -> web.Response:
-        started = self.phase is Phase.READY
-        return _json(
-            {"ok": started, "status": "started" if started else self.phase.value}, ok=started
+    def snapshot(self) -> Snapshot:
+        """Return how we are, as one value."""
+        record = self._record
+        return Snapshot(
+            version=__version__,
+            pid=os.getpid(),
+            resident_bytes=resident_bytes(),
+            uptime_ms=self.clients.uptime_ms,
+            phase=self.phase.value,
+            failing=tuple(self._health.look()),
+            connected=len(self.clients),
+            connections=self._acceptor.inside,
+            unauthenticated=self._acceptor.unauthenticated.total(),
+            over_limit=self._acceptor.over_limit,
+            in_flight=self.clients.in_flight,
+            accepted=self._acceptor.accepted,
+            requests=self._acceptor.requests,
+            calls=self.clients.calls,
+            limits=self._limits(),
+            claim=Holding(
+                record.state_dir,
+                record.config_path,
+                record.host,
+                record.port,
+                record.created_at,
+                record.owner_id,
+            ),
         )
 
-    async def _readiness(self, request: web.Request) -> web.Response:
+    def _limits(self) -> dict[str, Limit]:
+        """Return each limit in force, by its name in the file."""
+        reached = self._acceptor.reached
+        limits = {"descriptors": Limit(None, reached["descriptors"])}
+        # The acceptor's: the kernel may grant fewer descriptors than the settings ask for.
+        for field, value in self._acceptor.limits._asdict().items():
+            if field not in _MERE_TIMES:
+                name = LIMIT_NAMES[field]
+                shown = round(value * 1000) if name.endswith("Ms") else value
+                limits[name] = Limit(shown, reached[field])
+        return limits
+
+    def _health_route(self, request: Request, source: Source) -> Response | Work:
+        if request.method not in ("GET", "HEAD"):
+            return _not_allowed("GET, HEAD")
+        if request.path in ("/healthz", "/health"):
+            return Response(200, LIVE, _JSON)
+        if request.path in ("/startupz", "/startup"):
+            started = self.phase is Phase.READY
+            status = "started" if started else self.phase.value
+            return _json({"ok": started, "status": status}, ok=started)
+        if source.local:
+            return self._readiness(told=True)
+        if "authorization" not in request.headers:
+            return self._readiness(told=False)
+        verdict = self._judge(request, source)
+        return Work(partial(self._readiness_later, verdict))
+
+    async def _readiness_later(self, verdict: Verdict, _: Request) -> Response:
+        await asyncio.sleep(verdict.delay_s)
+        return self._readiness(told=verdict.refusal is None)
+
+    def _readiness(self, *, told: bool) -> Response:
         failing = self._health.look() if self.phase is Phase.READY else [self.phase.value]
-        ready = not failing
-        body: dict[str, object] = {"ready": ready}
-        if _source(request).local or await self._shows_secret(request):
+        body: dict[str, object] = {"ready": not failing}
+        if told:
             body |= {"failing": failing, "uptimeMs": self.clients.uptime_ms}
-        return _json(body, ok=ready)
+        return _json(body, ok=not failing)
 
-    async def _root(self, request: web.Request) -> web.StreamResponse:
-        try:
-            upgrade = web.WebSocketResponse().can_prepare(request).ok
-        except ValueError:  # what aiohttp does with a key that is not ASCII
-            return _leave(400, "Sec-WebSocket-Key is not base64")
-        if not upgrade:
-            raise web.HTTPUpgradeRequired(headers={"Upgrade": "websocket"}, text="WebSocket only\n")
-        visitor = self._door.visitor(request.transport)
-        if visitor is None:
-            raise ConnectionResetError("gone before the upgrade")
-        return await self.clients.serve(request, visitor, _source(request))
+    def _root(self, request: Request, source: Source) -> Response | Upgrade:
+        if request.method != "GET":
+            return _not_allowed("GET")
+        accept = refused_upgrade(request)
+        if isinstance(accept, Response):
+            return accept
+        return self.clients.upgrade(accept, source)
 
-    def _add_route(self, application: web.Application, route: Route) -> None:
-        try:
-            application.router.add_route(route.verb, route.path, partial(self._extension, route))
-        except (ValueError, RuntimeError) as failure:
-            self._journal.write(
-                Event.EXTENSION_FAILED, f"route {route.verb} {route.path} left out: {failure}"
+    def _find(self, request: Request) -> tuple[Route | None, dict[str, str]]:
+        """Return the route of an extension that serves a request, and what its names stand for."""
+        for route in self._registry.routes:
+            # What serves GET serves HEAD. RFC 9110, section 9.3.2.
+            if request.method in (route.verb, "HEAD" if route.verb == "GET" else route.verb):
+                parameters = route.pattern.match(request.path)
+                if parameters is not None:
+                    return route, parameters
+        return None, {}
+
+    def _extension(self, request: Request, source: Source) -> Response | Work:
+        """Serve a route of an extension to who may have it."""
+        route, parameters = self._find(request)
+        if route is None:
+            served = {
+                r.verb for r in self._registry.routes if r.pattern.match(request.path) is not None
+            }
+            return (
+                _not_allowed(", ".join(sorted(served))) if served else Response(404, "not found\n")
             )
+        limits = self._settings.limits
+        request = request._replace(parameters=parameters)
+        if route.scope is None:
+            return Work(
+                partial(self._respond, route, request),
+                limits.max_preauth_bytes,
+                "max_preauth_bytes",
+            )
+        verdict = self._judge(request, source)
+        if verdict.refusal is not None:
+            return Work(partial(self._unauthorized, verdict))
+        return Work(
+            partial(self._respond, route, request), limits.max_payload_bytes, "max_payload_bytes"
+        )
 
-    async def _extension(self, route: Route, request: web.Request) -> web.StreamResponse:
-        """Serve a route of an extension to who may have it, in bounded time."""
-        if route.scope is not None and not await self._shows_secret(request):
-            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"})
-        try:
-            async with asyncio.timeout(self._settings.limits.request_timeout_s):
-                return await route.handler(request)
-        except TimeoutError:
-            return _leave(503, "no answer in time")
+    async def _respond(self, route: Route, judged: Request, whole: Request) -> Response:
+        return await self.clients.caller.respond(route, judged._replace(body=whole.body))
 
-    async def _shows_secret(self, request: web.Request) -> bool:
-        """Whether a request bears the secret. RFC 6750, section 2.1. A wrong one costs what it costs elsewhere."""
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    async def _unauthorized(self, verdict: Verdict, _: Request) -> Response:
+        await asyncio.sleep(verdict.delay_s)
+        return Response(401, "the gateway's secret is needed\n", {"WWW-Authenticate": "Bearer"})
+
+    def _judge(self, request: Request, source: Source) -> Verdict:
+        """Judge the secret that a request bears. RFC 6750, section 2.1. A wrong one costs what it costs elsewhere."""
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         verdict = self._authenticator.judge(
-            _source(request),
+            source,
             token=secret.strip() if scheme.lower() == "bearer" else None,
             password=None,
             now_s=time.monotonic(),
         )
         self.clients.expect_bursts()
-        if verdict.delay_s:
-            await asyncio.sleep(verdict.delay_s)
-        return verdict.refusal is None
+        return verdict
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -329,86 +346,10 @@ class Server:
             "authMode": self._authenticator.mode.value,
         }
 
-    def _status(self) -> dict[str, object]:
-        return {
-            "uptimeMs": self.clients.uptime_ms,
-            "phase": self.phase.value,
-            "failing": self._health.look(),
-            "clients": {
-                "connected": len(self.clients),
-                "connections": self._door.inside,
-                "unauthenticated": self._door.strangers.total(),
-                "requestsInFlight": self.clients.in_flight,
-            },
-            "limits": self._limits(),
-            "claim": {
-                "stateDir": self._record.state_dir,
-                "configPath": self._record.config_path,
-                "host": self._record.host,
-                "port": self._record.port,
-                "since": self._record.created_at,
-                "ownerId": self._record.owner_id,
-            },
-        }
 
-    def _limits(self) -> dict[str, dict[str, int]]:
-        """Return each limit in force and how often it was reached."""
-        reached = self._door.reached
-        shown: dict[str, dict[str, int]] = {"descriptors": {"reached": reached["descriptors"]}}
-        # The door's: the kernel may grant fewer descriptors than the settings ask for.
-        for field, limit in self._door.limits._asdict().items():
-            if field not in _MERE_TIMES:
-                name = LIMIT_NAMES[field]
-                value = round(limit * 1000) if name.endswith("Ms") else limit
-                shown[name] = {"limit": value, "reached": reached[field]}
-        return shown
+def _json(body: dict[str, object], *, ok: bool) -> Response:
+    return Response.json(body, status=200 if ok else 503)
 
 
-class _Protocol(web.RequestHandler):
-    """aiohttp's own, whose answers to what is no HTTP reach no application and so no signal."""
-
-    __slots__ = ()
-
-    def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
-        """Answer a request that can't be read. See ``web.RequestHandler``."""
-        response = super().handle_error(*args, **kwargs)
-        response.headers.update(_HEADERS)
-        return response
-
-
-async def _live(_: web.Request) -> web.Response:
-    return web.Response(body=LIVE, content_type="application/json", charset="utf-8")
-
-
-def _json(body: dict[str, object], *, ok: bool) -> web.Response:
-    text = json.dumps(body, separators=(",", ":"))
-    return web.Response(text=text, status=200 if ok else 503, content_type="application/json")
-
-
-def _leave(status: int, text: str) -> web.Response:
-    """Return an answer after which the connection is closed."""
-    response = web.Response(status=status, text=f"{text}\n")
-    response.force_close()
-    return response
-
-
-async def _break_off(request: web.Request, begun: web.StreamResponse) -> web.StreamResponse:
-    """
-    End an answer that failed halfway, so that the peer can't take it for a whole one.
-
-    Another answer would land inside the first, or among the frames of a WebSocket. RFC 6455,
-    section 7.4.1: 1011 is a server's unexpected condition.
-    """
-    if isinstance(begun, web.WebSocketResponse):
-        if not begun.closed:
-            await begun.close(code=WSCloseCode.INTERNAL_ERROR, message=b"failed")
-    elif request.transport is not None:
-        request.transport.abort()
-    return begun
-
-
-def _source(request: web.Request) -> Source:
-    """Say where a request comes from: behind a proxy it is not from here, whatever its address says."""
-    address = request.remote or "unknown"
-    direct = not any(name in request.headers for name in _FORWARDED)
-    return Source(address, is_loopback(address) and direct)
+def _not_allowed(verbs: str) -> Response:
+    return Response(405, "method not allowed\n", {"Allow": verbs})

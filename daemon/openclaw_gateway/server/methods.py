@@ -1,25 +1,9 @@
 """
 The registry of RPC methods and HTTP routes, and the way that one call is made.
 
-Another package adds its own through the entry point group ``openclaw_gateway.extensions``: each
-entry point names a function that takes the ``Registry``. ::
-
-    # setup.cfg:  [options.entry_points]
-    #             openclaw_gateway.extensions = weather = weather.gateway:extend
-
-    def extend(registry: Registry) -> None:
-        registry.method("weather.now", now, scope="operator.read",
-                        params=closed({"city": {"type": "string"}}, required=("city",)))
-        registry.route("GET", "/weather", page, scope="operator.read")
-
-    def now(call: Call) -> object:
-        if call.params["city"] not in KNOWN:
-            raise CallError("unknown city")
-        return {"celsius": 21}
-
-Each call of a method runs in a thread of its own, and an ``async def`` on an event loop of its own
-there. It may raise, hang, or return too much: its own call then fails, and no other. A route is an
-aiohttp handler like any other: it runs on the gateway's event loop, which it must not block.
+``openclaw_gateway.extension`` shows how another package adds its own. Each call of a method and each
+request of a route runs in a thread of its own, and an ``async def`` on an event loop of its own there.
+It may raise, hang, or return too much: its own call then fails, and no other.
 """
 
 from __future__ import annotations
@@ -28,8 +12,8 @@ import asyncio
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from openclaw_gateway.protocol.calls import (
     Answer,
@@ -43,24 +27,24 @@ from openclaw_gateway.protocol.calls import (
 from openclaw_gateway.protocol.frames import ErrorCode, encode, encode_in_parts, error
 from openclaw_gateway.protocol.schema import Schema, refuse_unknown
 from openclaw_gateway.protocol.scopes import ADMIN, KNOWN_SCOPES
+from openclaw_gateway.server.lines import Lines
+from openclaw_gateway.server.message import Pattern, Request, Response
 from openclaw_gateway.supervisor.events import Event
 from openclaw_gateway.supervisor.journal import Journal
-
-if TYPE_CHECKING:
-    from aiohttp import web
 
 EXTENSIONS = "openclaw_gateway.extensions"
 """The entry point group."""
 
 
 MAX_CALLS_PER_METHOD = 16
-"""Calls of one method that may run at once: a method that hangs keeps no more than this waiting."""
+"""Calls of one method or route that may run at once: one that hangs keeps no more than this waiting."""
 
 
 _GRACE_S = 1.0
 
 
-RouteHandler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
+RouteHandler = Callable[[Request], Any]
+"""Takes the request; returns a ``Response``, or a coroutine that does."""
 
 
 class Route(NamedTuple):
@@ -70,6 +54,12 @@ class Route(NamedTuple):
     path: str
     handler: RouteHandler
     scope: str | None
+    pattern: Pattern
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{self.verb} {self.path}"
 
 
 class Registry:
@@ -123,18 +113,19 @@ class Registry:
 
         Args:
             verb: ``GET``, ``POST``, …
-            path: From the root; ``{name}`` matches one part, as in aiohttp.
-            handler: Takes an ``aiohttp.web.Request``, returns a response.
+            path: From the root; ``{name}`` matches one part, and is in ``request.parameters``.
+            handler: See ``RouteHandler``. It is given the whole body: of a bearer of the secret up to
+                ``maxPayloadBytes``, of anybody else up to ``maxPreauthBytes``.
             scope: What a bearer token is asked for; ``None`` opens the route to everyone who can reach
                 the port.
 
         Raises:
-            ValueError: The route is taken, or the scope unknown.
+            ValueError: The route is taken, its path none, or the scope unknown.
         """
         if any((verb, path) == (route.verb, route.path) for route in self.routes):
             raise ValueError(f"route {verb} {path} is taken")
         self._refuse_scope(scope)
-        self.routes.append(Route(verb, path, handler, scope))
+        self.routes.append(Route(verb, path, handler, scope, Pattern(path)))
 
     def _refuse_scope(self, scope: str | None) -> None:
         if scope is not None and scope not in KNOWN_SCOPES:
@@ -188,14 +179,22 @@ def _encode(value: object, *, max_bytes: int) -> str:
     return "".join(parts)
 
 
+class Busy(Exception):
+    """As many calls as may run at once do."""
+
+
+class Late(Exception):
+    """No result came in time. The thread can't be ended from outside."""
+
+
 class Caller:
     """Makes calls: whatever a handler does, out comes an answer or an error, in bounded time."""
 
     def __init__(
-        self, journal: Journal, *, timeout_s: float, max_answer_bytes: int, reached: Counter[str]
+        self, lines: Lines, *, timeout_s: float, max_answer_bytes: int, reached: Counter[str]
     ) -> None:
         """``reached`` counts calls that took longer than ``timeout_s``."""
-        self._journal, self._timeout_s, self._max_bytes = journal, timeout_s, max_answer_bytes
+        self._lines, self._timeout_s, self._max_bytes = lines, timeout_s, max_answer_bytes
         self._reached = reached
         self._running: dict[str, int] = {}
 
@@ -207,52 +206,83 @@ class Caller:
             return self._failed(method, failure)
 
     async def soon(self, method: Method, call: Call) -> Outcome:
-        """
-        Call a method that may take its time.
+        """Call a method that may take its time; after ``timeout_s`` the caller gets its error."""
 
-        After ``timeout_s`` the caller gets its error. A thread can't be ended from outside: a handler
-        that hangs counts against the calls of its method until it ends by itself, and a coroutine is
-        cancelled.
-        """
-        if self._running.get(method.name, 0) >= MAX_CALLS_PER_METHOD:
+        def work() -> str:
+            return _encode(self._result(method.handler, call), max_bytes=self._max_bytes)
+
+        try:
+            return self._judged(method, await self._bounded(method.name, work))
+        except Busy:
             busy = f"{method.name} is busy; try again in a moment"
             return Failure(error(ErrorCode.UNAVAILABLE, busy, retry_after_ms=1000))
-        try:
-            work = in_thread(
-                lambda: _encode(self._result(method, call), max_bytes=self._max_bytes),
-                name=method.name,
-            )
-        except RuntimeError as failure:  # threading's word for a kernel that has no thread left
-            return self._failed(method, failure)
-        self._running[method.name] = self._running.get(method.name, 0) + 1
-        work.add_done_callback(lambda done: self._ended(method, done))
-        done, _ = await asyncio.wait({work}, timeout=self._timeout_s)
-        if not done:
-            self._reached["request_timeout_s"] += 1
+        except Late:
             late = f"{method.name} did not answer within {self._timeout_s:g} s"
             return Failure(error(ErrorCode.UNAVAILABLE, late))
-        try:
-            return self._judged(method, work.result())
         except Exception as failure:
             return self._failed(method, failure)
 
-    def _result(self, method: Method, call: Call) -> object:
+    async def respond(self, route: Route, request: Request) -> Response:
+        """
+        Let a route answer a request.
+
+        Raises:
+            Exception: Whatever the handler raises; it is not logged yet.
+        """
+        try:
+            response = await self._bounded(route.name, lambda: self._result(route.handler, request))
+        except Busy:
+            return Response(503, "busy; try again in a moment\n", {"Retry-After": "1"})
+        except Late:
+            return Response(503, "no answer in time\n", close=True)
+        if not isinstance(response, Response):
+            raise TypeError(f"{type(response).__name__} is no Response")
+        if isinstance(response.body, str | bytes) and len(response.body) > self._max_bytes:
+            raise ValueError(f"the answer has more than {self._max_bytes} bytes")
+        return response
+
+    async def _bounded(self, name: str, work: Callable[[], Any]) -> Any:
+        """
+        Run something in a thread, one of few of its name, and return its result.
+
+        A thread can't be ended from outside: one that hangs counts against those of its name until it
+        ends by itself, and a coroutine is cancelled.
+
+        Raises:
+            Busy: There are too many.
+            Late: It took longer than ``timeout_s``.
+            RuntimeError: The kernel has no thread left.
+            Exception: What the work itself raises.
+        """
+        if self._running.get(name, 0) >= MAX_CALLS_PER_METHOD:
+            raise Busy
+        future = in_thread(work, name=name)
+        self._running[name] = self._running.get(name, 0) + 1
+        future.add_done_callback(lambda done: self._ended(name, done))
+        done, _ = await asyncio.wait({future}, timeout=self._timeout_s)
+        if not done:
+            self._reached["request_timeout_s"] += 1
+            raise Late
+        return future.result()
+
+    def _result(self, handler: Callable[[Any], Any], argument: object) -> object:
         """Return what a handler returns; runs in a thread of its own."""
-        if not inspect.iscoroutinefunction(method.handler):
-            return method.handler(call)
+        if not inspect.iscoroutinefunction(handler):
+            return handler(argument)
 
         async def bounded() -> object:
             # A moment after the caller has given up.
             async with asyncio.timeout(self._timeout_s + _GRACE_S):
-                return await method.handler(call)
+                return await handler(argument)
 
         return asyncio.run(bounded())
 
-    def _ended(self, method: Method, work: asyncio.Future[str]) -> None:
-        work.exception()  # seen: one that comes after the caller left is nobody's
-        self._running[method.name] -= 1
-        if not self._running[method.name]:
-            del self._running[method.name]
+    def _ended(self, name: str, work: asyncio.Future[Any]) -> None:
+        if not work.cancelled():
+            work.exception()  # seen: one that comes after the caller left is nobody's
+        self._running[name] -= 1
+        if not self._running[name]:
+            del self._running[name]
 
     def _judged(self, method: Method, payload: str) -> Outcome:
         if len(payload) <= self._max_bytes:
@@ -266,9 +296,7 @@ class Caller:
             flood = f"the answer of {method.name} has more than {self._max_bytes} bytes"
             return Failure(error(ErrorCode.UNAVAILABLE, flood))
         # The exception's text may hold what the caller must not see; the log may.
-        self._journal.write(
-            Event.HANDLER_FAILED, f"method {method.name} failed: {failure!r}", METHOD=method.name
-        )
+        self._lines.failed(f"method {method.name}", failure, METHOD=method.name)
         return Failure(error(ErrorCode.UNAVAILABLE, f"{method.name} failed; the log says why"))
 
 
@@ -283,6 +311,8 @@ def in_thread(function: Callable[[], Any], *, name: str) -> asyncio.Future[Any]:
     future: asyncio.Future[Any] = loop.create_future()
 
     def settle(result: Any, failure: BaseException | None) -> None:
+        if future.cancelled():  # who asked has left
+            return
         if failure is None:
             future.set_result(result)
         else:

@@ -1,26 +1,27 @@
-"""The pump between aiohttp's WebSockets and sessions, and what all clients are told together."""
+"""One WebSocket: the pump between websockets' sans-I/O core and a session, and what all clients are told."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import codecs
+import hashlib
+import logging
 import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
 
-from aiohttp import WSMsgType, web
-
 from openclaw_gateway import __version__
 from openclaw_gateway.claim.record import Phase
+from openclaw_gateway.client.frames import Core, Frame, Opcode, PayloadTooBig, Side, State
 from openclaw_gateway.protocol.calls import Method
 from openclaw_gateway.protocol.frames import Event, encode
 from openclaw_gateway.protocol.scopes import ADMIN, READ, satisfies
 from openclaw_gateway.protocol.session import (
     DRAINING,
-    MESSAGE_TOO_BIG,
     STARTING,
     Authenticate,
     Close,
@@ -31,22 +32,31 @@ from openclaw_gateway.protocol.session import (
     Send,
     Session,
 )
-from openclaw_gateway.server.auth import Authenticator, Source
+from openclaw_gateway.server.acceptor import Acceptor
+from openclaw_gateway.server.auth import Authenticator
 from openclaw_gateway.server.builtin import Health
-from openclaw_gateway.server.door import Visitor
+from openclaw_gateway.server.connection import Connection, Upgrade
+from openclaw_gateway.server.lines import Lines
+from openclaw_gateway.server.message import Request, Response
 from openclaw_gateway.server.methods import Caller
 from openclaw_gateway.server.presence import Presence
+from openclaw_gateway.server.proxies import Source
 from openclaw_gateway.settings.load import Settings
 from openclaw_gateway.supervisor.events import Event as LogEvent
-from openclaw_gateway.supervisor.journal import Journal
 
 EVENTS = ["connect.challenge", "health", "presence", "shutdown", "tick"]
+
+INVALID_DATA = 1007
+"""RFC 6455, section 8.1: text that is no UTF-8."""
+
+_ACCEPT_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455, section 1.3."""
 
 _CLOSE_TIMEOUT_S = 1.0
 """Seconds that a client has to answer our close frame."""
 
-_SMALL_BYTES = 16 << 10
-"""What fits into the kernel's empty buffer for sure."""
+_PREAUTH_SLACK = 2
+"""Before the hello a client may send this many frames of the largest size."""
 
 _PING_S = 25.0
 _PRESENCE_PAUSE_S = 0.5
@@ -54,177 +64,282 @@ _PRESENCE_PAUSE_S = 0.5
 
 _HEALTH_CHECK_S = 5.0
 
+# The core would say what it thinks of a peer's frames, and quote them.
+_SILENT = logging.Logger("openclaw_gateway.websocket", logging.CRITICAL + 1)
+
+
+def refused_upgrade(request: Request) -> Response | str:
+    """
+    Judge a request to become a WebSocket.
+
+    Extensions and subprotocols are not ours to speak: whatever a peer offers, none is agreed on.
+
+    Returns:
+        What to put into ``Sec-WebSocket-Accept``, or the answer that says what is wrong.
+
+    See Also:
+        RFC 6455, section 4.2.1.
+    """
+    headers = request.headers
+    wanted = {token.strip().lower() for token in headers.get("connection", "").split(",")}
+    if headers.get("upgrade", "").strip().lower() != "websocket" or "upgrade" not in wanted:
+        # Not closed: who only looked may ask for something else.
+        return Response(426, "WebSocket only\n", {"Sec-WebSocket-Version": "13"})
+    if headers.get("sec-websocket-version") != "13":
+        return Response(
+            426, "Sec-WebSocket-Version is not 13\n", {"Sec-WebSocket-Version": "13"}, close=True
+        )
+    key = headers.get("sec-websocket-key", "")
+    try:
+        if len(base64.b64decode(key.encode("ascii"), validate=True)) != 16:
+            raise ValueError
+    except ValueError:  # UnicodeEncodeError and binascii.Error among them
+        return Response(400, "Sec-WebSocket-Key is no 16 bytes in base64\n", close=True)
+    digest = hashlib.sha1(key.encode("ascii") + _ACCEPT_KEY, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode("ascii")
+
 
 class Shared(NamedTuple):
     """What all clients have in common."""
 
-    journal: Journal
+    lines: Lines
     methods: dict[str, Method]
     authenticator: Authenticator
     presence: Presence
     health: Health
-    reached: Counter[str]
-    """Counts how often each limit was reached."""
+    acceptor: Acceptor
+
+    @property
+    def reached(self) -> Counter[str]:
+        """Counts how often each limit was reached."""
+        return self.acceptor.reached
+
+
+class Message:
+    """The message that is coming in, frame by frame. RFC 6455, sections 5.4 and 5.6."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        # Text is decoded as it comes: what is no UTF-8 is refused at once, also in mid-message.
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._is_text = False
+
+    def add(
+        self, opcode: Opcode, data: bytes | bytearray | memoryview, *, fin: bool
+    ) -> str | bytes | None:
+        """
+        Add a data frame.
+
+        Returns:
+            The text once it is whole; ``b""`` in place of one that is binary; ``None`` before the end.
+
+        Raises:
+            UnicodeDecodeError: It is no UTF-8.
+        """
+        if opcode is not Opcode.CONT:
+            self._is_text = opcode is Opcode.TEXT
+            if fin:
+                return str(data, "utf-8") if self._is_text else b""
+        if not self._is_text:
+            return b"" if fin else None
+        if data:  # frames may be empty, and there may be many
+            self._parts.append(self._decoder.decode(bytes(data)))
+        if not fin:
+            return None
+        self._parts.append(self._decoder.decode(b"", final=True))
+        text = "".join(self._parts)
+        self._parts.clear()
+        return text
 
 
 class Client:
-    """One WebSocket: its session, the calls it waits for, and what it has yet to read."""
+    """One WebSocket: its core, its session, and the calls it waits for. See ``connection.Socket``."""
 
     def __init__(
-        self, clients: Clients, socket: web.WebSocketResponse, visitor: Visitor, session: Session
+        self, clients: Clients, connection: Connection, session: Session, source: Source
     ) -> None:
-        self.session, self.visitor = session, visitor
-        self._clients, self._shared, self._socket = clients, clients.shared, socket
-        self._outbox: deque[Send | Close] = deque()
-        self._waiting_bytes = 0
-        self._cut = False
-        self._wake = asyncio.Event()
-        self._calls: set[asyncio.Task[None]] = set()
-        self.writing = asyncio.create_task(self._write())
-        """Ends once a close frame is out, or nothing can be sent any more."""
-
-    async def serve(self, source: Source) -> None:
-        """See the session through, from the greeting to whoever ends it."""
-        self.visitor.upgraded(
-            expire=lambda: self.apply(self.session.expire()),
-            overflow=lambda: self.apply(self.session.overflow()),
+        self.session, self.connection, self.source = session, connection, source
+        self._clients, self._shared = clients, clients.shared
+        limits = session.limits
+        self._core = Core(
+            Side.SERVER, state=State.OPEN, max_size=limits.max_payload_bytes, logger=_SILENT
         )
-        try:
-            now_ms = int(time.time() * 1000)
-            self.apply(self.session.open(nonce=str(uuid4()), now_ms=now_ms))
-            async for message in self._socket:
-                if message.type is WSMsgType.TEXT:
-                    effects = self.session.receive(message.data, now_s=time.monotonic())
-                elif message.type is WSMsgType.BINARY:
-                    effects = self.session.receive_binary()
-                else:  # an error of the framing: aiohttp has closed with the right code
-                    if getattr(message.data, "code", None) == MESSAGE_TOO_BIG:
-                        self._shared.reached["max_payload_bytes"] += 1
+        self._message = Message()
+        self._arrived: deque[str | bytes] = deque()
+        self._allowance: int | None = _PREAUTH_SLACK * limits.max_preauth_bytes
+        self._is_over = False
+        self._pinged = False
+        self._calls: set[asyncio.Task[None]] = set()
+        self._authenticating: asyncio.Task[None] | None = None
+
+    def greet(self) -> None:
+        """Begin: challenge the client."""
+        now_ms = int(time.time() * 1000)
+        self.apply(self.session.open(nonce=str(uuid4()), now_ms=now_ms))
+
+    # What the connection says.
+
+    def receive(self, data: bytes) -> None:
+        """Take what came."""
+        if self._is_over:
+            return
+        self._pinged = False
+        if self._allowance is not None:
+            self._allowance -= len(data)
+            if self._allowance < 0:
+                self.apply(self.session.overflow())
+                self._is_over = True
+                return
+        self._core.receive_data(data)
+        for frame in self._core.events_received():
+            assert isinstance(frame, Frame)  # the opening handshake is over
+            if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                try:
+                    message = self._message.add(frame.opcode, frame.data, fin=frame.fin)
+                except UnicodeDecodeError:
+                    self._core.fail(INVALID_DATA, "no UTF-8")
                     break
-                for effect in effects:
-                    if isinstance(effect, Authenticate):
-                        # Read no further meanwhile: the delay of a wrong secret is the peer's.
-                        await self._authenticate(effect.connect, source)
-                    else:
-                        self._take(effect)
-                await self._pass_on()
-            if self._outbox:
-                await asyncio.wait({self.writing}, timeout=_CLOSE_TIMEOUT_S)
-        finally:
-            tasks = (self.writing, *self._calls)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            # A peer that doesn't read would keep its connection open for what it has yet to read.
-            if self.visitor.backlog_bytes():
-                self.visitor.abort()
+                if message is not None:
+                    self._arrived.append(message)
+        self._advance()
+        self._flush()
+
+    def receive_eof(self) -> None:
+        """Note that the client has left without a goodbye."""
+        self.connection.finish()
+
+    def expire(self) -> None:
+        """Look at a client whose time is up: for its hello, its close frame, its next sign of life."""
+        if self._is_over or self._core.state is not State.OPEN:
+            self.connection.abort()
+        elif not self.session.is_open:
+            self._shared.reached["handshake_timeout_s"] += 1
+            self.apply(self.session.expire())
+        elif self._pinged:
+            self.connection.abort()
+        else:
+            self._core.send_ping(b"")
+            self._pinged = True
+            self._flush()
+            self.connection.expect(_PING_S)
+
+    def lost(self) -> None:
+        """Clear up: the connection is over."""
+        self._is_over = True
+        self._arrived.clear()
+        for task in (*self._calls, *filter(None, [self._authenticating])):
+            task.cancel()
+        self._clients.left(self)
+
+    # What the session says.
 
     def apply(self, effects: Iterable[Effect]) -> None:
-        """Do what the session decided, but for ``Authenticate``."""
+        """Do what the session decided."""
         for effect in effects:
-            self._take(effect)
-        if self._outbox:
-            self._wake.set()
+            self._do(effect)
+        self._flush()
 
-    def _take(self, effect: Effect) -> None:
-        """Do one thing; what is to be sent waits in the outbox. Nothing for a client that was cut off."""
-        if self._cut:
-            return
+    def _advance(self) -> None:
+        """Let the session have what has arrived, until it must wait for something."""
+        while self._arrived and self._authenticating is None and not self._is_over:
+            message = self._arrived.popleft()
+            if isinstance(message, str):
+                effects = self.session.receive(message, now_s=time.monotonic())
+            else:
+                effects = self.session.receive_binary()
+            for effect in effects:
+                self._do(effect)
+
+    def _do(self, effect: Effect) -> None:
+        """Do one thing; what is to be sent goes out with the next ``_flush``."""
         match effect:
             case Send(text):
-                self._waiting_bytes += len(text)
-                self._outbox.append(effect)
-                backlog_bytes = self._waiting_bytes + self.visitor.backlog_bytes()
-                if backlog_bytes > self.session.limits.max_buffered_bytes:
-                    self._cut_off(backlog_bytes)
-            case Close():
-                self._outbox.append(effect)
-                # It goes out after all that is before it; a peer that reads nothing never gets it.
-                loop = asyncio.get_running_loop()
-                loop.call_later(2 * _CLOSE_TIMEOUT_S, self.visitor.abort)
+                if self._core.state is State.OPEN and not self._is_over:
+                    self._core.send_text(text.encode("ascii"))
+            case Close(code, reason):
+                if self._core.state is State.OPEN and not self._is_over:
+                    self._core.send_close(code, reason)
+                    # It goes out after all that is before it; a peer that reads nothing never gets it.
+                    self.connection.expect(2 * _CLOSE_TIMEOUT_S)
             case Invoke():
                 self._invoke(effect)
             case Limited(limit):
                 self._shared.reached[limit] += 1
+            case Authenticate(connect):
+                # Read no further meanwhile: the delay of a wrong secret is the peer's.
+                self.connection.hold()
+                self._authenticating = asyncio.create_task(self._authenticate(connect))
 
-    async def _pass_on(self) -> None:
-        """Send what waits: right away if that can't block, else from the task that may."""
-        small = len(self._outbox) == 1 and self._waiting_bytes < _SMALL_BYTES
-        if small and isinstance(self._outbox[0], Send) and not self.visitor.backlog_bytes():
-            with suppress(ConnectionResetError):  # the next read says so
-                await self._send_next()
-        elif self._outbox:
-            self._wake.set()
-
-    async def _send_next(self) -> None:
-        effect = self._outbox.popleft()
-        assert isinstance(effect, Send)
-        self._waiting_bytes -= len(effect.text)
-        await self._socket.send_str(effect.text)
+    def _flush(self) -> None:
+        """Send what the core has to say, and hang up if it says so."""
+        pieces = self._core.data_to_send()
+        if not pieces or self._is_over:
+            return
+        data = b"".join(pieces)
+        if data:
+            self.connection.write(data)
+        if not pieces[-1]:  # its mark for the end
+            if isinstance(self._core.parser_exc, PayloadTooBig):
+                self._shared.reached["max_payload_bytes"] += 1
+            self._is_over = True
+            self.connection.finish()
+            return
+        backlog_bytes = self.connection.backlog_bytes()
+        if backlog_bytes > self.session.limits.max_buffered_bytes:
+            self._cut_off(backlog_bytes)
 
     def _cut_off(self, backlog_bytes: int) -> None:
         """Give up on a client that doesn't read: a close frame would only wait behind the rest."""
-        self._cut = True
+        self._is_over = True
         self._shared.reached["max_buffered_bytes"] += 1
-        self._outbox.clear()
-        self._waiting_bytes = 0
-        self._shared.journal.write(
+        self._shared.lines.write(
             LogEvent.LIMIT_REACHED,
-            f"cut off a slow client at {self.visitor.address}: "
+            self.source.network,
+            f"cut off a slow client at {self.source.address}: "
             f"{backlog_bytes} bytes wait to be read, maxBufferedBytes is "
             f"{self.session.limits.max_buffered_bytes}",
             LIMIT="maxBufferedBytes",
         )
-        self.visitor.abort()
+        self.connection.abort()
 
-    async def _write(self) -> None:
-        while True:
-            while self._outbox:
-                first = self._outbox[0]
-                if isinstance(first, Close):
-                    await self._socket.close(code=first.code, message=first.reason.encode())
-                    self._outbox.clear()
-                    return
-                try:
-                    await self._send_next()
-                except ConnectionResetError:
-                    # aiohttp 3.8 tells the reading side nothing when a ping stays unanswered.
-                    self.visitor.abort()
-                    return
-            self._wake.clear()
-            await self._wake.wait()
-
-    async def _authenticate(self, connect: Connect, source: Source) -> None:
+    async def _authenticate(self, connect: Connect) -> None:
         refusal = {Phase.STARTING: STARTING, Phase.DRAINING: DRAINING}.get(self._clients.phase)
         if refusal is None:
             refusal, delay_s = self._shared.authenticator.judge(
-                source, token=connect.token, password=connect.password, now_s=time.monotonic()
+                self.source, token=connect.token, password=connect.password, now_s=time.monotonic()
             )
             self._clients.expect_bursts()
             # From here on it is we who take the time, and the refusal is to get through.
-            self.visitor.judged()
+            self.connection.expect(math.inf)
             if delay_s:
                 await asyncio.sleep(delay_s)
         if refusal is not None:
             self.apply(self.session.refuse(connect.request_id, refusal))
-            return
-        self.apply(
-            self.session.welcome(
-                connect=connect,
-                server={"version": __version__, "bootId": self._clients.boot_id},
-                events=EVENTS,
-                snapshot=self._clients.snapshot(frozenset(connect.scopes)),
+        else:
+            self.apply(
+                self.session.welcome(
+                    connect=connect,
+                    server={"version": __version__, "bootId": self._clients.boot_id},
+                    events=EVENTS,
+                    snapshot=self._clients.snapshot(frozenset(connect.scopes)),
+                )
             )
-        )
-        if self.session.is_open:
-            self.visitor.admitted()
-            self._clients.joined(self)
+            if self.session.is_open:
+                self._allowance = None
+                self._shared.acceptor.authenticated(self.connection)
+                self.connection.expect(_PING_S)
+                self._clients.joined(self)
+        self._authenticating = None
+        self._advance()
+        self._flush()
+        self.connection.release()
 
     def _invoke(self, invoke: Invoke) -> None:
+        self._clients.calls += 1
         if invoke.method.instant:
             outcome = self._clients.caller.now(invoke.method, invoke.call)
             for effect in self.session.settle(invoke.request_id, outcome):
-                self._take(effect)
+                self._do(effect)
         else:
             task = asyncio.create_task(self._call(invoke))
             self._calls.add(task)
@@ -242,6 +357,7 @@ class Clients:
     Attributes:
         phase: Whether a ``connect`` is let in yet, or still.
         boot_id: A new one in each process, so that clients see a restart.
+        calls: Requests of the protocol since the start.
     """
 
     def __init__(
@@ -251,6 +367,7 @@ class Clients:
         self.shared, self._facts = shared, facts
         self.phase = Phase.STARTING
         self.boot_id = str(uuid4())
+        self.calls = 0
         self._began_s = time.monotonic()
         self._open: set[Client] = set()
         self._told_presence = shared.presence.version
@@ -264,7 +381,7 @@ class Clients:
         self._settings = settings
         limits = settings.limits
         self.caller = Caller(
-            self.shared.journal,
+            self.shared.lines,
             timeout_s=limits.request_timeout_s,
             max_answer_bytes=limits.max_payload_bytes,
             reached=self.shared.reached,
@@ -283,28 +400,31 @@ class Clients:
         """Requests of all clients that wait for their answers."""
         return sum(client.session.in_flight for client in self._open)
 
-    async def serve(
-        self, request: web.Request, visitor: Visitor, source: Source
-    ) -> web.WebSocketResponse:
-        """Upgrade one request and see its session through."""
-        limits = self._settings.limits
-        socket = web.WebSocketResponse(
-            timeout=_CLOSE_TIMEOUT_S,
-            heartbeat=_PING_S,
-            compress=False,
-            max_msg_size=limits.max_payload_bytes,
-        )
-        await socket.prepare(request)
-        session = Session(str(uuid4()), methods=self.shared.methods, limits=limits)
-        client = Client(self, socket, visitor, session)
-        self._open.add(client)
-        try:
-            await client.serve(source)
-        finally:
-            self._open.discard(client)
-            self.shared.presence.leave(session.conn_id)
-            self._tell_presence_soon()
-        return socket
+    def upgrade(self, accept: str, source: Source) -> Upgrade:
+        """
+        Let a connection become a client.
+
+        Args:
+            accept: For ``Sec-WebSocket-Accept``.
+            source: Where it comes from.
+        """
+
+        def begin(connection: Connection) -> Client:
+            session = Session(
+                str(uuid4()), methods=self.shared.methods, limits=self._settings.limits
+            )
+            client = Client(self, connection, session, source)
+            self._open.add(client)
+            client.greet()
+            return client
+
+        return Upgrade(accept, begin)
+
+    def left(self, client: Client) -> None:
+        """Take a client that is gone off the lists."""
+        self._open.discard(client)
+        self.shared.presence.leave(client.session.conn_id)
+        self._tell_presence_soon()
 
     def joined(self, client: Client) -> None:
         """Show a client that got its hello to the others."""
@@ -357,7 +477,7 @@ class Clients:
         for burst in bursts.over(now_s=math.inf if all_of_them else time.monotonic()):
             times = "once" if burst.times == 1 else f"{burst.times} times"
             span_s = burst.last_s - burst.first_s
-            self.shared.journal.write(
+            self.shared.lines.journal.write(
                 LogEvent.AUTH_FAILED,
                 f"wrong {self.shared.authenticator.mode} from {burst.source}, {times}"
                 + (f" in {span_s:.1f} s" if span_s else ""),
@@ -370,10 +490,11 @@ class Clients:
         """Tell every client that the service restarts, and why; a mute one holds us up for 2 s at most."""
         self._log_bursts(all_of_them=True)
         goodbye = Event("shutdown", encode({"reason": "gateway stopping"}))
-        for client in self._open:
+        leaving = list(self._open)
+        for client in leaving:
             client.apply(client.session.shut_down(goodbye))
-        if self._open:
-            await asyncio.wait({client.writing for client in self._open})
+        if leaving:
+            await asyncio.wait({client.connection.closed for client in leaving})
 
     def _state_version(self) -> dict[str, int]:
         return {

@@ -10,12 +10,15 @@ import asyncio
 import sys
 import threading
 
-from aiohttp import web
-
-from openclaw_gateway.protocol.calls import Call, CallError
-from openclaw_gateway.protocol.frames import ErrorCode
-from openclaw_gateway.protocol.schema import closed
-from openclaw_gateway.server.methods import Registry
+from openclaw_gateway.extension import (
+    Call,
+    CallError,
+    ErrorCode,
+    Registry,
+    Request,
+    Response,
+    closed,
+)
 
 DEGREES = {"Oslo": 3, "Cairo": 31}
 
@@ -43,9 +46,12 @@ def extend(registry: Registry) -> None:
     registry.route("GET", "/wrong/raises", route_that_raises, scope=None)
     registry.route("GET", "/wrong/exits", route_that_exits, scope=None)
     registry.route("GET", "/wrong/nothing", route_that_returns_nothing, scope=None)
-    registry.route("GET", "/wrong/halfway", route_that_raises_halfway, scope=None)
-    registry.route("GET", "/wrong/socket", websocket_that_raises, scope=None)
     registry.route("GET", "/wrong/hangs", route_that_hangs, scope=None)
+    registry.route("GET", "/wrong/blocks", route_that_blocks, scope=None)
+    registry.route("GET", "/wrong/floods", route_that_floods, scope=None)
+    registry.route("GET", "/wrong/splits", route_that_splits_its_head, scope=None)
+    registry.route("POST", "/echo", echo, scope=None)
+    registry.route("POST", "/echo/{name}", echo, scope="operator.write")
     registry.route("GET", "/healthz", overview, scope=None)
 
 
@@ -74,12 +80,28 @@ async def soon(_: Call) -> object:
     return {"outlook": "fair"}
 
 
-async def page(request: web.Request) -> web.Response:
-    return web.json_response({"celsius": DEGREES.get(request.match_info["city"])})
+def page(request: Request) -> Response:
+    city = request.parameters["city"]
+    if city not in DEGREES:
+        return Response(404, f"no weather for {city}\n")
+    return Response.json({"celsius": DEGREES[city]})
 
 
-async def overview(_: web.Request) -> web.Response:
-    return web.Response(text="\n".join(DEGREES))
+async def overview(_: Request) -> Response:
+    return Response(body="\n".join(DEGREES))
+
+
+def echo(request: Request) -> Response:
+    """Show what a request is made of."""
+    seen = {
+        "path": request.path,
+        "query": request.query,
+        "parameters": dict(request.parameters),
+        "encoding": request.headers.get("Content-Encoding"),
+        "address": request.address,
+        "bytes": len(request.body),
+    }
+    return Response.json(seen, status=201)
 
 
 def raises(_: Call) -> object:
@@ -129,31 +151,31 @@ def babbles(_: Call) -> object:
     return {"when": object()}
 
 
-async def route_that_raises(_: web.Request) -> web.Response:
+async def route_that_raises(_: Request) -> Response:
     raise RuntimeError("the secret is 4711")
 
 
-async def route_that_exits(_: web.Request) -> web.Response:
+async def route_that_exits(_: Request) -> Response:
     raise SystemExit(3)
 
 
-async def route_that_returns_nothing(_: web.Request) -> web.Response:
+async def route_that_returns_nothing(_: Request) -> Response:
     return None  # type: ignore[return-value]
 
 
-async def route_that_raises_halfway(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    await response.write(b"the first half")
-    raise RuntimeError("no second half")
-
-
-async def websocket_that_raises(request: web.Request) -> web.WebSocketResponse:
-    socket = web.WebSocketResponse()
-    await socket.prepare(request)
-    raise RuntimeError("nothing to say")
-
-
-async def route_that_hangs(_: web.Request) -> web.Response:
+async def route_that_hangs(_: Request) -> Response:
     await asyncio.Event().wait()
-    return web.Response()
+    return Response()
+
+
+def route_that_blocks(_: Request) -> Response:
+    threading.Event().wait()
+    return Response()
+
+
+def route_that_floods(_: Request) -> Response:
+    return Response(body=b"x" * (30 << 20))
+
+
+def route_that_splits_its_head(_: Request) -> Response:
+    return Response(headers={"X-Weather": "fair\r\nX-Forged: yes"})
