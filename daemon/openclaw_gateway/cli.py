@@ -6,7 +6,7 @@ import argparse
 import faulthandler
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from errno import EBADF
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -159,7 +159,16 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _config(arguments: argparse.Namespace) -> ExitCode:
-    loaded = settings.load(_flags(arguments), os.environ)
+    flags: Mapping[str, str | None] = _flags(arguments)
+    environ: Mapping[str, str] = os.environ
+    if arguments.scope != "any":
+        from openclaw_gateway.admin.look.subject import startup
+
+        given = startup(_selection(arguments))
+        flags, environ = given.flags, given.judged_environ
+        for what in given.unread:
+            print(f"openclaw-gateway: warning: not seen: {what}", file=sys.stderr)
+    loaded = settings.load(flags, environ)
     for warning in loaded.warnings:
         print(f"openclaw-gateway: warning: {warning}", file=sys.stderr)
     for field, origin in sorted(loaded.origins.items()):
@@ -345,7 +354,12 @@ def _seconds(text: str) -> float:
 
 _VERBS = (
     _Verb("run", "run the gateway in the foreground", _run),
-    _Verb("config", "check the configuration; show each setting and where it came from", _config),
+    _Verb(
+        "config",
+        "check the configuration; show each setting and where it came from",
+        _config,
+        _configure_scope,
+    ),
     _Verb(
         "status",
         "show how the gateway is, and what to do about it",

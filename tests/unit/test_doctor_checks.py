@@ -25,16 +25,19 @@ from openclaw_gateway.admin.judge.checks import (
     CHECKS,
     Examination,
     Finding,
-    Secrets,
     Severity,
     Storage,
 )
 from openclaw_gateway.admin.judge.verdict import judge
+from openclaw_gateway.admin.look.credentials import Credential
 from openclaw_gateway.admin.look.facts import Facts, ListenerFact, Rival
 from openclaw_gateway.admin.look.history import Exit
-from openclaw_gateway.admin.look.locks import LockDirectory, LockPath
+from openclaw_gateway.admin.look.locks import Fault, LockDirectory, LockPath
+from openclaw_gateway.admin.look.peer import Peer
+from openclaw_gateway.admin.look.secrets import Secrets
 from openclaw_gateway.admin.look.selection import Selection, select
 from openclaw_gateway.admin.look.units import NO_SYSTEMD, Manager
+from openclaw_gateway.admin.look.verify import UnitFault, Verified
 from openclaw_gateway.host.ports import Connections
 
 STATE = "/var/lib/openclaw-gateway/default"
@@ -81,6 +84,10 @@ def wide(**changes: Any) -> Facts:
     return running(listeners=(ListenerFact("0.0.0.0", PORT, 990, 812, 0, 512),), **changes)
 
 
+LOST = Credential("openclaw-gateway.token", "/etc/credstore/t", False, "/run/zzz.conf", False)
+OFF = unit(active_state="inactive", main_pid=None, enabled="disabled")
+
+
 # Check, what was seen, severity, part of the evidence, part of the command.
 CASES = [
     ("state", seen(nobody()), ERROR, "stopped: openclaw-gateway.service is inactive", "systemctl start"),
@@ -103,8 +110,8 @@ CASES = [
     ("overrides", seen(running(place=PLACE._replace(problem="bad"))), ERROR, "bad", "openclaw-gateway config"),
     ("overrides", seen(running(place=PLACE._replace(problem="closed", is_readable=False))), UNSEEN, "closed", ""),
     ("lock-directory", seen(locks=LockDirectory(STATE, "Permission denied")), UNSEEN, "Permission denied", ""),
-    ("lock-directory", seen(locks=LockDirectory(STATE, "there is no such directory yet")), NOTE, "no such", ""),
-    ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, ("x is a link",))), ERROR, "x is a link", "ls -ldR"),
+    ("lock-directory", seen(locks=LockDirectory(STATE, "there is no such directory yet", is_missing=True)), NOTE, "no such", ""),
+    ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (Fault("x: others may write", ("chmod", "go-w", "/s t/x")),))), ERROR, "x: others may write", "chmod go-w '/s t/x'"),
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), "nfs4")), WARNING, "lies on nfs4", "--state-dir"),
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), None, (LEFTOVER,))), NOTE, "left over by", "doctor --fix"),
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), None, (HELD,))), OK, "gateway.state.lock: held by pid 812", ""),
@@ -124,8 +131,8 @@ CASES = [
     ("disk", seen(storage=None, locks=LockDirectory(STATE, "Permission denied")), UNSEEN, f"{STATE}: Permission denied", ""),
     ("exposure", seen(running(place=PLACE._replace(auth="none"))), NOTE, "no authentication", "config"),
     ("exposure", seen(wide(place=PLACE._replace(auth="none"))), ERROR, "no authentication", "config"),
-    ("exposure", seen(wide()), NOTE, "is open", "config --state-dir=/var/lib/openclaw-gateway/default --config=/etc/openclaw-gateway/o.json"),
-    ("exposure", seen(wide(selection=select({}, flags={"--profile": "b"}), place=PLACE._replace(has_config=False))), NOTE, "is open", f"config --profile=b --state-dir={STATE}"),
+    ("exposure", seen(wide()), NOTE, "is open", "config --system"),
+    ("exposure", seen(wide(selection=select({}, flags={"--profile": "b"}), place=PLACE._replace(has_config=False))), NOTE, "is open", "config --system --profile=b"),
     ("exposure", seen(wide(unit=None, selection=SELECTIONS[1])), NOTE, "is open", "config --profile=work"),
     ("exposure", seen(wide()), NOTE, "ws://0.0.0.0:18789 is open", "config"),
     ("last-exits", seen(exits=(at("78", cause="no port"),)), NOTE, "exited with 78: no port", "logs"),
@@ -137,6 +144,17 @@ CASES = [
     ("disk", seen(storage=Storage(10**9, 3)), ERROR, "3 inodes are free", "df -i"),
     ("clock", seen(suspended_s=600.0), NOTE, "suspended for 600 s", ""),
     ("clock", seen(clock_step_s=-7200.0), NOTE, "moved by -7200 s", "timedatectl"),
+    ("next-start", of_unit(load_state="bad-setting", load_error="bad unit file setting"), ERROR, "refuses openclaw-gateway.service as it stands: bad unit file setting", "systemd-analyze verify openclaw-gateway.service"),
+    ("next-start", seen(verified=Verified((UnitFault("/e/x.conf:2: Unknown key 'Restrt', ignoring.", True),))), WARNING, "x.conf:2", "systemctl cat"),
+    ("next-start", seen(verified=Verified((UnitFault("more than one ExecStart=. Refusing.", False),))), ERROR, "ExecStart", "systemctl cat"),
+    ("next-start", seen(verified=Verified((), "systemd-analyze is not installed")), UNSEEN, "not installed", ""),
+    ("next-start", seen(running(place=PLACE._replace(warnings=("o.json: unknown key gateway.prot, perhaps gateway.port",)))), WARNING, "gateway.prot", "openclaw-gateway config --system"),
+    ("credentials", seen(running(credentials=(LOST,))), ERROR, "/etc/credstore/t was not handed over to openclaw-gateway.service: /run/zzz.conf takes it back", "systemctl edit"),
+    ("credentials", seen(running(credentials=(LOST._replace(is_asked_for=True),))), ERROR, "was not handed over", "systemctl restart"),
+    ("credentials", seen(nobody(credentials=(LOST._replace(came=None),))), ERROR, "won't be handed over", "systemctl edit"),
+    ("credentials", seen(running(credentials=(LOST._replace(came=None, is_asked_for=True),), viewer_uid=1000)), UNSEEN, "for root to see", ""),
+    ("openclaw-itself", seen(nobody(unit=OFF), peer=Peer(("/usr/bin/openclaw",))), NOTE, "/usr/bin/openclaw is OpenClaw's own command", "dpkg-divert --local --rename --add /lib/systemd/system/openclaw-gateway.service"),
+    ("openclaw-itself", seen(peer=Peer((), ("/home/a/x.service",))), NOTE, "/home/a/x.service is a unit that OpenClaw wrote", ""),
     ("profiles", seen(ports=(("a", 1), ("b", 1))), ERROR, "a and b want the same port 1", "status --all"),
     ("profiles", seen(ports=(("a", 1), ("b", 9))), WARNING, "closer than 20", "status --all"),
 ]  # fmt: skip
@@ -172,7 +190,19 @@ def test_commands_exist(what: Examination, selection: Selection) -> None:
                 assert words == [] or words[0] in _TOOLS
 
 
-_TOOLS = {"systemctl", "loginctl", "timedatectl", "kill", "ps", "ls", "df", "chmod"}
+_TOOLS = {
+    "systemctl",
+    "systemd-analyze",
+    "chown",
+    "dpkg-divert",
+    "loginctl",
+    "timedatectl",
+    "kill",
+    "ps",
+    "ls",
+    "df",
+    "chmod",
+}
 
 
 def test_cases_cover_every_check() -> None:

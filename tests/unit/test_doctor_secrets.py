@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from gateways import PLACE, running, unit
 
-from openclaw_gateway.admin.doctor import look_for_secrets
-from openclaw_gateway.admin.judge.checks import Secrets
+from openclaw_gateway.admin.look.secrets import Secrets, look_for_secrets
 
 TOKEN = "OPENCLAW_GATEWAY_TOKEN=secret-of-the-test\n"
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from gateways import (
     ALICE,
+    PLACE,
     PORT,
     SELECTIONS,
     answer,
@@ -25,7 +26,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openclaw_gateway.admin.judge.advice import steps
-from openclaw_gateway.admin.judge.verdict import EXIT_CODES, State, StatusCode, judge
+from openclaw_gateway.admin.judge.state import EXIT_CODES, State, StatusCode
+from openclaw_gateway.admin.judge.verdict import judge
+from openclaw_gateway.admin.look.credentials import Credential
 from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, Rival
 from openclaw_gateway.admin.look.units import NO_SYSTEMD, SYSTEM
 from openclaw_gateway.claim.record import Phase
@@ -308,6 +311,24 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         "is masked",
         ["systemctl unmask openclaw-gateway.service && systemctl start openclaw-gateway.service"],
     ),
+    "systemd refuses the unit's files": (
+        nobody(unit=unit(active_state="inactive", main_pid=None, load_state="bad-setting", load_error="Unit has a bad unit file setting.")),
+        State.STOPPED,
+        "systemd refuses openclaw-gateway.service as it stands: Unit has a bad unit file setting.",
+        ["systemd-analyze verify openclaw-gateway.service"],
+    ),
+    "runs, and its new settings are refused": (
+        running(place=PLACE._replace(problem="/etc/o.json gateway.port: must be a port")),
+        State.RUNNING,
+        "healthy",
+        ["openclaw-gateway doctor"],
+    ),
+    "runs, and its state directory is gone": (
+        running(lock=running().lock._replace(state_pid=None, is_missing=True)),
+        State.RUNNING,
+        "healthy",
+        ["systemctl restart openclaw-gateway.service"],
+    ),
     "configuration refused": (
         nobody(unit=failed_unit(78, status_text="/etc/o.json gateway.port: must be a port")),
         State.STOPPED,
@@ -379,6 +400,14 @@ def test_every_state_has_an_exit_code() -> None:
             "openclaw-gateway.service (user alice) is enabled and wants port 18789 too by default",
         ),
         ({"others": ("something else",)}, "something else"),
+        (
+            {"lock": running().lock._replace(state_pid=None, is_missing=True)},
+            "/var/lib/openclaw-gateway/default is gone, and with it the token that clients read there",
+        ),
+        (
+            {"credentials": (Credential("t", "/etc/credstore/t", False, "/run/z.conf", False),)},
+            "/etc/credstore/t is not what the gateway uses: /run/z.conf takes it back",
+        ),
     ],
 )
 def test_disagreement_is_named(changes: dict[str, Any], sentence: str) -> None:
@@ -387,6 +416,29 @@ def test_disagreement_is_named(changes: dict[str, Any], sentence: str) -> None:
 
 def test_healthy_unit_has_nothing_to_disagree_about() -> None:
     assert judge(running()).disagreements == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "reasons"),
+    [
+        (running(), ()),
+        (running(place=PLACE._replace(problem="bad port")), ("bad port",)),
+        (running(place=PLACE._replace(problem="closed", is_readable=False)), ()),
+        (nobody(place=PLACE._replace(problem="bad port")), ()),
+        (
+            running(unit=unit(load_state="bad-setting", load_error="two ExecStart=")),
+            ("systemd refuses openclaw-gateway.service as it stands: two ExecStart=",),
+        ),
+        (running(unit=None, place=PLACE._replace(problem="the caller's own")), ()),
+    ],
+)
+def test_why_the_next_start_will_fail(facts: Facts, reasons: tuple[str, ...]) -> None:
+    assert judge(facts).next_start == reasons
+
+
+def test_port_that_is_not_known_is_no_disagreement() -> None:
+    unknown = PLACE._replace(problem="closed", is_readable=False, is_port_known=False)
+    assert judge(running(configured_port=1, place=unknown)).disagreements == ()
 
 
 def test_both_directories_of_a_contested_port_are_named() -> None:
@@ -475,6 +527,7 @@ def test_advised_commands_exist(facts: Facts) -> None:
     for step in steps(facts, judge(facts)):
         for words in foreign_words(step.command):
             assert (words[0], words[1]) in {
+                ("systemd-analyze", "verify"),
                 ("systemctl", "restart"),
                 ("systemctl", "start"),
                 ("systemctl", "enable"),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from openclaw_gateway.admin.judge.checks import (
@@ -13,17 +12,19 @@ from openclaw_gateway.admin.judge.checks import (
     Check,
     Examination,
     Finding,
-    Secrets,
     Severity,
     Storage,
 )
-from openclaw_gateway.admin.look import units
+from openclaw_gateway.admin.look import peer, units
 from openclaw_gateway.admin.look.facts import Facts
 from openclaw_gateway.admin.look.history import is_kept, is_readable, last_exits
 from openclaw_gateway.admin.look.locks import LockDirectory, remove_leftovers, survey
 from openclaw_gateway.admin.look.place import Place, place_of
-from openclaw_gateway.admin.look.selection import SECRET_VARIABLES, Selection
+from openclaw_gateway.admin.look.rivals import homes
+from openclaw_gateway.admin.look.secrets import look_for_secrets
+from openclaw_gateway.admin.look.selection import Selection
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit, manager_of
+from openclaw_gateway.admin.look.verify import Verified, verify
 from openclaw_gateway.admin.render import Paint
 from openclaw_gateway.admin.report import Report, document, to_json
 from openclaw_gateway.admin.status import contenders, look, look_at_all
@@ -32,7 +33,6 @@ from openclaw_gateway.errors import StorageError
 _RUN_USER = "/run/user"
 _LINGER = "/var/lib/systemd/linger"
 _EXITS = 10
-_SECRET_KEYS = (b'"token"', b'"password"', b"token:", b"password:")
 
 
 def report(selection: Selection, *, as_json: bool, fix: bool, paint: Paint) -> Report:
@@ -110,6 +110,7 @@ def _lines(check: Check, findings: tuple[Finding, ...], paint: Paint) -> Iterato
 def examine(selection: Selection) -> Examination:
     """Look at everything that ``checks`` judges. Reads only; may start a ``systemctl show`` for each manager."""
     facts, verdict = look(selection)
+    unit = facts.subject.unit
     neighbours, problems = _neighbours(facts)
     found = (facts.subject.unit, *(unit for unit, _ in neighbours))
     is_user_unit = facts.subject.unit is not None and not facts.subject.manager.is_system
@@ -118,7 +119,7 @@ def examine(selection: Selection) -> Examination:
         verdict=verdict,
         neighbours=neighbours,
         unit_problems=problems,
-        locks=survey(facts.lock.state_dir),
+        locks=survey(facts.lock.state_dir, account=_account(facts.subject.unit)),
         secrets=look_for_secrets(facts, tuple(filter(None, found))),
         storage=_room(facts.lock.state_dir),
         exits=tuple(last_exits(facts.subject.unit, count=_EXITS)) if facts.subject.unit else (),
@@ -127,8 +128,24 @@ def examine(selection: Selection) -> Examination:
         is_wsl=_is_wsl(),
         suspended_s=time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC),
         clock_step_s=_clock_step_s(facts),
+        verified=verify(unit) if unit else Verified(()),
+        peer=peer.find(selection.environ.get("PATH", ""), [home.path for home in homes()]),
         ports=tuple(contenders(look_at_all(selection.environ))),
     )  # fmt: skip
+
+
+def _account(unit: Unit | None) -> int | None:
+    """Return the uid that a unit's gateway runs as; ``None`` if there is no unit, or no such user."""
+    from pwd import getpwnam
+
+    if unit is None:
+        return None
+    if unit.manager.uid is not None:
+        return unit.manager.uid
+    try:
+        return getpwnam(unit.user or "root").pw_uid
+    except KeyError:
+        return None
 
 
 def _journal_problem(manager: Manager) -> str | None:
@@ -173,85 +190,6 @@ def _user_managers() -> Iterator[Manager]:
             and os.path.isdir(f"{_RUN_USER}/{name}/systemd")
         ):
             yield manager_of(int(name))
-
-
-def _secrets_in(found: tuple[Unit, ...]) -> Iterator[tuple[Unit, str]]:
-    for unit in found:
-        for variable in SECRET_VARIABLES:
-            if unit.environment.get(variable):
-                yield unit, variable
-
-
-def look_for_secrets(facts: Facts, found: tuple[Unit, ...]) -> Secrets:
-    """Find secrets that others may read; the values stay unread where a file's mode tells enough."""
-    looks: list[tuple[str, Callable[[str], Iterator[tuple[str, int]]]]] = [
-        (facts.lock.state_dir, _open_in_state),
-        (facts.subject.place.config_path, _open_configuration),
-        *((path, _open_environment) for path in _environment_files(found)),
-    ]
-    open_files: list[tuple[str, int]] = []
-    problems = []
-    for path, find in looks:
-        try:
-            open_files += find(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            problems.append(f"secrets in {path}: {os.strerror(error.errno or 0)}")
-    return Secrets(tuple(open_files), tuple(_secrets_in(found)), tuple(problems))
-
-
-def _open_in_state(directory: str) -> Iterator[tuple[str, int]]:
-    for name in sorted(os.listdir(directory)):
-        if "token" in name or "password" in name:
-            path = os.path.join(directory, name)
-            mode = _mode(path)
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                yield path, mode
-
-
-def _open_configuration(path: str) -> Iterator[tuple[str, int]]:
-    mode = _mode(path)
-    if mode & stat.S_IROTH and _mentions_secret(path):
-        yield path, mode
-
-
-def _environment_files(found: tuple[Unit, ...]) -> dict[str, None]:
-    """Return the files that units read variables from, each once; the names may be patterns. systemd.exec(5)."""
-    from glob import glob, has_magic
-
-    named = [path for unit in found for path in unit.environment_files]
-    return dict.fromkeys(
-        path for name in named for path in (sorted(glob(name)) if has_magic(name) else [name])
-    )
-
-
-def _open_environment(path: str) -> Iterator[tuple[str, int]]:
-    mode = _mode(path)
-    if mode & stat.S_IROTH and _sets_secret(path):
-        yield path, mode
-
-
-def _sets_secret(path: str) -> bool:
-    with open(path, "rb") as file:
-        lines = file.read(1 << 20).splitlines()
-    pairs = (line.strip().partition(b"=") for line in lines)
-    return any(
-        name.strip().decode("ascii", "replace") in SECRET_VARIABLES and value.strip(b" \t\"'")
-        for name, _, value in pairs
-    )
-
-
-def _mode(path: str) -> int:
-    """Return a file's permissions; 0 for what is no file and holds nothing."""
-    info = os.stat(path)
-    return stat.S_IMODE(info.st_mode) if stat.S_ISREG(info.st_mode) else 0
-
-
-def _mentions_secret(path: str) -> bool:
-    with open(path, "rb") as file:
-        text = file.read(1 << 20)
-    return any(key in text for key in _SECRET_KEYS)
 
 
 def _room(state_dir: str) -> Storage | None:

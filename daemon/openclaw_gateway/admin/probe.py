@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from openclaw_gateway.admin.judge.verdict import StatusCode
+from openclaw_gateway.admin.judge.state import StatusCode
 from openclaw_gateway.admin.look import endpoint
 from openclaw_gateway.admin.look.selection import PORT_VARIABLE, Selection
 from openclaw_gateway.admin.report import Report, document, to_json

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
 from openclaw_gateway.admin.judge.advice import steps
-from openclaw_gateway.admin.judge.verdict import StatusCode, Verdict
+from openclaw_gateway.admin.judge.state import StatusCode
+from openclaw_gateway.admin.judge.verdict import Verdict
 from openclaw_gateway.admin.look.facts import Facts, ListenerFact, ProcessFact
 from openclaw_gateway.claim.record import LockRecord
 from openclaw_gateway.client.answer import Health
@@ -69,6 +70,8 @@ def screen(facts: Facts, verdict: Verdict, paint: Paint) -> list[str]:
     word = paint.tone(verdict.exit_code, verdict.state.upper())
     code = paint.dim(f"(exit {int(verdict.exit_code)})")
     lines = [f"{paint.bold(title)}  {word}: {verdict.reason}  {code}"]
+    fails = [paint.bad(f"will fail: {text}") for text in verdict.next_start]
+    lines += _block("Restart", fails, paint)
     lines += _block("Unit", _unit_lines(facts), paint)
     lines += _block("Process", _process_lines(facts.process), paint)
     lines += _block("Lock", _lock_lines(facts), paint)
@@ -99,7 +102,7 @@ def _unit_lines(facts: Facts) -> list[str]:
             f"{facts.subject.unit_name} ({facts.subject.manager}): {facts.subject.unit_problem or 'none for this port'}"
         ]
     name = f"{unit.name} ({unit.manager})"
-    if unit.load_state != "loaded":
+    if unit.load_state != "loaded" and unit.main_pid is None:
         return [f"{name} {unit.load_state}"]
     enabled = f", {unit.enabled}" if unit.enabled else ""
     state = unit.active_state

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from openclaw_gateway.admin.judge.advice import steps
-from openclaw_gateway.admin.judge.verdict import FINAL, State, StatusCode, Verdict, judge
+from openclaw_gateway.admin.judge.state import FINAL, State, StatusCode
+from openclaw_gateway.admin.judge.verdict import Verdict, judge
 from openclaw_gateway.admin.look import units
 from openclaw_gateway.admin.look.facts import Facts, ProcessFact, gather
 from openclaw_gateway.admin.look.rivals import Home, Trace, enabled_rivals, homes, traces
@@ -269,6 +270,7 @@ def _values(status: Status) -> dict[str, object]:
         "last_exit": to_json(facts.last_exit),
         "rivals": to_json(facts.rivals),
         "disagreements": list(verdict.disagreements),
+        "next_start": list(verdict.next_start),
         "unseen": list(facts.unseen),
         "next": to_json(steps(facts, verdict)),
     }

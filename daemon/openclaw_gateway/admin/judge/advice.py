@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from openclaw_gateway.admin.judge.verdict import (
-    State,
-    Verdict,
-    contending,
-    gives_way,
-    in_the_way,
-    is_taken,
-)
+from openclaw_gateway.admin.judge.disagreements import contending, gives_way, next_start
+from openclaw_gateway.admin.judge.state import State
+from openclaw_gateway.admin.judge.verdict import Verdict, in_the_way, is_taken
 from openclaw_gateway.admin.look.facts import Facts, ProcessFact
 
 
@@ -35,6 +30,10 @@ def _settle_rivals(facts: Facts) -> Iterator[Step]:
     if gives_way(facts) is not None:
         why = f"both units want port {facts.subject.place.port}, and this one does not have it"
         yield Step(_unit(facts, "disable --now"), why)
+    if next_start(facts):
+        yield Step(ours("doctor", facts), "before anything restarts it: what each needs")
+    if facts.lock.is_missing and facts.subject.unit is not None and facts.subject.unit.main_pid:
+        yield Step(_unit(facts, "restart"), "to make the state directory and a token anew")
 
 
 def _starting(facts: Facts) -> Iterator[Step]:
@@ -128,6 +127,8 @@ def _stopped(facts: Facts) -> Iterator[Step]:
         yield Step(whose, "the other gateway; only one of the two can have the port")
     elif unit is None:
         yield Step(ours("run", facts))
+    elif unit.load_error and unit.load_state != "masked":
+        yield Step(f"systemd-analyze verify {unit.name}", "which line it is")
     elif unit.load_state == "masked":
         yield Step(f"{_unit(facts, 'unmask')} && {_unit(facts, 'start')}")
     elif unit.active_state == "failed":

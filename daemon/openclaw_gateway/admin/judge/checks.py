@@ -13,18 +13,17 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from openclaw_gateway.admin.judge.advice import ours, steps
-from openclaw_gateway.admin.judge.verdict import (
-    StatusCode,
-    Verdict,
-    contending,
-    gave_up_starting,
-    gives_way,
-)
+from openclaw_gateway.admin.judge.disagreements import contending, gives_way, lost
+from openclaw_gateway.admin.judge.state import StatusCode
+from openclaw_gateway.admin.judge.verdict import Verdict, gave_up_starting
 from openclaw_gateway.admin.look.facts import Facts
 from openclaw_gateway.admin.look.history import Exit
 from openclaw_gateway.admin.look.locks import LockDirectory
+from openclaw_gateway.admin.look.peer import Peer
 from openclaw_gateway.admin.look.place import Place
+from openclaw_gateway.admin.look.secrets import Secrets
 from openclaw_gateway.admin.look.units import Manager, Unit
+from openclaw_gateway.admin.look.verify import Verified
 from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.host.address import is_loopback, url
 
@@ -54,17 +53,6 @@ class Finding(NamedTuple):
     evidence: str
     command: str = ""
     """One command that mends it or shows more; empty if there is none."""
-
-
-class Secrets(NamedTuple):
-    """Places where a secret may lie, none of which was read for its value."""
-
-    open_files: tuple[tuple[str, int], ...] = ()
-    """Path and mode of files with a secret in them that others may read."""
-    in_units: tuple[tuple[Unit, str], ...] = ()
-    """Unit and the name of the variable."""
-    problems: tuple[str, ...] = ()
-    """Which places could not be looked into, and why."""
 
 
 class Storage(NamedTuple):
@@ -99,6 +87,10 @@ class Examination(NamedTuple):
     """How far the wall clock moved against the others since the gateway began; ``None`` if unknown."""
     ports: tuple[tuple[str, int], ...]
     """Each profile that is enabled or runs, and the port it wants."""
+    verified: Verified = Verified(())
+    """What systemd finds wrong in the unit's files."""
+    peer: Peer = Peer()
+    """OpenClaw's own gateway on this machine."""
 
 
 Findings = Iterator[Finding]
@@ -246,11 +238,12 @@ _OVERRIDING = ("OPENCLAW_CONFIG_PATH", "OPENCLAW_GATEWAY_PORT", "OPENCLAW_STATE_
 def _lock_directory(seen: Examination) -> Findings:
     locks = seen.locks
     if locks.problem:
-        severity = Severity.NOTE if "no such" in locks.problem else Severity.UNSEEN
+        severity = Severity.NOTE if locks.is_missing else Severity.UNSEEN
         yield Finding(severity, f"{locks.state_dir}: {locks.problem}")
         return
     for fault in locks.faults:
-        yield Finding(Severity.ERROR, fault, f"ls -ldR {shlex.quote(locks.state_dir)}/tmp")
+        sudo = "" if seen.facts.viewer_uid in (0, locks.uid) else "sudo "
+        yield Finding(Severity.ERROR, fault.sentence, sudo + shlex.join(fault.command))
     if locks.storage:
         evidence = (
             f"{locks.state_dir} lies on {locks.storage}: its locks may not exclude another host"
@@ -388,6 +381,54 @@ def _neighbours(seen: Examination) -> Findings:
             yield Finding(Severity.WARNING, evidence, "openclaw-gateway status --all")
 
 
+def _next_start(seen: Examination) -> Findings:
+    place, unit = seen.facts.subject.place, seen.facts.subject.unit
+    if unit is not None and unit.load_error:
+        evidence = f"systemd refuses {unit.name} as it stands: {unit.load_error}"
+        yield Finding(Severity.ERROR, evidence, f"systemd-analyze verify {unit.name}")
+    for fault in seen.verified.faults:
+        severity = Severity.WARNING if fault.is_ignored else Severity.ERROR
+        command = _systemctl(seen, unit.manager, f"cat {unit.name}") if unit else ""
+        yield Finding(severity, fault.sentence, command)
+    if seen.verified.problem:
+        yield Finding(Severity.UNSEEN, seen.verified.problem)
+    for warning in place.warnings:
+        yield Finding(Severity.WARNING, warning, _config(seen))
+
+
+def _credentials(seen: Examination) -> Findings:
+    unit = seen.facts.subject.unit
+    if unit is None:
+        yield _no_unit(seen)
+        return
+    for credential, why in lost(seen.facts):
+        did = "was not" if credential.came is False else "won't be"
+        evidence = f"{credential.source} {did} handed over to {unit.name}: {why}"
+        verb = "restart" if credential.is_asked_for else "edit"
+        yield Finding(
+            Severity.ERROR, evidence, _systemctl(seen, unit.manager, f"{verb} {unit.name}")
+        )
+    if seen.facts.viewer_uid != 0 and unit.manager.is_system and seen.facts.credentials:
+        yield Finding(Severity.UNSEEN, "the credentials of a system unit are for root to see")
+
+
+def _openclaw_itself(seen: Examination) -> Findings:
+    subject, peer = seen.facts.subject, seen.peer
+    unit = subject.unit
+    if unit is None or not unit.manager.is_system or subject.profile is not None:
+        return
+    for found in (*peer.commands, *peer.units):
+        whose = "OpenClaw's own command" if found in peer.commands else "a unit that OpenClaw wrote"
+        evidence = (
+            f"{found} is {whose}: its gateway start, restart and install refuse while there is a "
+            f"system unit {unit.name}, disabled or masked as well"
+        )
+        idle = unit.active_state == "inactive" and not unit.enabled.startswith("enabled")
+        divert = f"dpkg-divert --local --rename --add {shlex.quote(unit.fragment_path)}"
+        sudo = "" if seen.facts.viewer_uid == 0 else "sudo "
+        yield Finding(Severity.NOTE, evidence, sudo + divert if idle and unit.fragment_path else "")
+
+
 class Check(NamedTuple):
     """One check."""
 
@@ -426,6 +467,9 @@ CHECKS = (
     Check(17, "disk", "there is room for the state", _disk),
     Check(18, "clock", "the clock is steady", _clock),
     Check(19, "profiles", "every profile has a port of its own, with room above it", _neighbours),
+    Check(20, "next-start", "systemd and the gateway take their files as they stand", _next_start),
+    Check(21, "credentials", "every credential that lies ready reaches the gateway", _credentials),
+    Check(22, "openclaw-itself", "no command of OpenClaw's own minds our unit's name", _openclaw_itself),
 )  # fmt: skip
 
 
@@ -455,12 +499,10 @@ def _ours(verb: str, seen: Examination, *options: str) -> str:
 
 def _config(seen: Examination) -> str:
     """Return the command that shows the settings: the unit's, which the caller's own are not."""
-    facts = seen.facts
-    if facts.subject.unit is None:
+    subject = seen.facts.subject
+    if subject.unit is None:
         return _ours("config", seen)
-    place = facts.subject.place
-    words = [f"--profile={facts.subject.profile}"] if facts.subject.profile else []
-    words.append(f"--state-dir={shlex.quote(place.state_dir)}")
-    if place.has_config:
-        words.append(f"--config={shlex.quote(place.config_path)}")
-    return " ".join(("openclaw-gateway config", *words))
+    words = [f"--profile={subject.profile}"] if subject.profile else []
+    sudo = "" if seen.facts.viewer_uid == 0 or not subject.manager.is_system else "sudo "
+    scope = "--system" if subject.manager.is_system else "--user"
+    return " ".join((f"{sudo}openclaw-gateway config", scope, *words))

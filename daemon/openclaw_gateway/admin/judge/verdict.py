@@ -6,62 +6,18 @@ The words are tried in the order of a table, and the first that has a reason is 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
-from enum import IntEnum, StrEnum
+from collections.abc import Callable
 from errno import EADDRINUSE, EAGAIN
 from typing import NamedTuple
 
-from openclaw_gateway.admin.look.facts import Facts, ProcessFact, Rival
+from openclaw_gateway.admin.judge.disagreements import disagreements, next_start
+from openclaw_gateway.admin.judge.state import EXIT_CODES, State, StatusCode
+from openclaw_gateway.admin.look.facts import Facts, ProcessFact
 from openclaw_gateway.admin.look.units import NO_SYSTEMD, Unit
-from openclaw_gateway.claim.record import LockRecord, Phase
+from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.host.address import url
-
-
-class State(StrEnum):
-    """The one word."""
-
-    RUNNING = "running"
-    STARTING = "starting"
-    DEGRADED = "degraded"
-    NOT_SERVING = "not-serving"
-    STOPPING = "stopping"
-    PARKED = "parked"
-    GAVE_UP = "gave-up"
-    FOREIGN_PORT = "foreign-port"
-    UNMANAGED = "unmanaged"
-    STOPPED = "stopped"
-    UNKNOWN = "unknown"
-
-
-class StatusCode(IntEnum):
-    """What ``status`` exits with, after the LSB's init script actions."""
-
-    HEALTHY = 0
-    UNWELL = 1
-    """Degraded, not serving, or about to stop."""
-    STARTING = 2
-    NOT_RUNNING = 3
-    UNKNOWN = 4
-
-
-EXIT_CODES = {
-    State.RUNNING: StatusCode.HEALTHY,
-    State.UNMANAGED: StatusCode.HEALTHY,
-    State.DEGRADED: StatusCode.UNWELL,
-    State.NOT_SERVING: StatusCode.UNWELL,
-    State.STOPPING: StatusCode.UNWELL,
-    State.STARTING: StatusCode.STARTING,
-    State.PARKED: StatusCode.NOT_RUNNING,
-    State.GAVE_UP: StatusCode.NOT_RUNNING,
-    State.FOREIGN_PORT: StatusCode.NOT_RUNNING,
-    State.STOPPED: StatusCode.NOT_RUNNING,
-    State.UNKNOWN: StatusCode.UNKNOWN,
-}
-
-FINAL = frozenset({State.PARKED, State.GAVE_UP})
-"""States that end only by someone's hand, so that waiting has no point."""
 
 
 class Verdict(NamedTuple):
@@ -70,6 +26,8 @@ class Verdict(NamedTuple):
     state: State
     reason: str
     disagreements: tuple[str, ...]
+    next_start: tuple[str, ...] = ()
+    """Why the next start will fail, while it runs still."""
 
     @property
     def exit_code(self) -> StatusCode:
@@ -91,7 +49,7 @@ def judge(facts: Facts) -> Verdict:
     """
     found = ((state, rule(facts)) for state, rule in _RULES)
     state, reason = next((state, reason) for state, reason in found if reason is not None)
-    return Verdict(state, reason, tuple(_disagreements(state, facts)))
+    return Verdict(state, reason, tuple(disagreements(state, facts)), next_start(facts))
 
 
 def _elsewhere(facts: Facts) -> str | None:
@@ -108,13 +66,8 @@ def _stopping(facts: Facts) -> str | None:
 
 
 def _phase(facts: Facts) -> Phase | None:
-    record = _record(facts)
+    record = facts.own_record
     return record.phase if record else None
-
-
-def _record(facts: Facts) -> LockRecord | None:
-    """Return what the gateway that was asked about says of itself while it lives."""
-    return None if facts.owner is None or facts.displaced_by else facts.lock.record
 
 
 def _said(unit: Unit | None) -> str:
@@ -151,26 +104,6 @@ def is_taken(facts: Facts) -> bool:
     """Whether anyone at all has the port."""
     answered = facts.health.health not in (Health.REFUSED, Health.UNKNOWN)
     return bool(facts.owner or facts.lock.port_uid is not None or facts.listeners or answered)
-
-
-def contending(facts: Facts) -> Iterator[Rival]:
-    """Yield the units that will want the port of the gateway that has it; its own unit is none of them."""
-    for rival in facts.rivals:
-        if rival.port == facts.subject.place.port and not _runs_owner(facts, rival):
-            yield rival
-
-
-def _runs_owner(facts: Facts, rival: Rival) -> bool:
-    owner = facts.owner
-    return owner is not None and (owner.unit, owner.manager) == (rival.unit, rival.manager)
-
-
-def gives_way(facts: Facts) -> Rival | None:
-    """Return the unit that has the port which the subject's own unit, being enabled, will want as well."""
-    unit = facts.subject.unit
-    if unit is None or not unit.enabled.startswith("enabled") or unit.main_pid is not None:
-        return None
-    return next((rival for rival in facts.rivals if _runs_owner(facts, rival)), None)
 
 
 def _exited(unit: Unit) -> int | None:
@@ -285,12 +218,7 @@ def _warming(facts: Facts) -> bool:
 def _displaced(facts: Facts) -> str | None:
     if facts.displaced_by is None:
         return None
-    return f"another gateway has port {facts.subject.place.port}: {_holder(facts)}"
-
-
-def _holder(facts: Facts) -> str:
-    """Name who holds the port, be it out of our sight."""
-    return str(facts.owner) if facts.owner else f"a process of uid {facts.lock.port_uid}"
+    return f"another gateway has port {facts.subject.place.port}: {facts.port_holder}"
 
 
 def _degraded(facts: Facts) -> str | None:
@@ -375,6 +303,8 @@ def _stopped(facts: Facts) -> str:
         return f"nothing runs on port {facts.subject.place.port}, and no unit is there to run it"
     if unit.load_state == "masked":
         return f"{unit.name} is masked"
+    if unit.load_error:
+        return f"systemd refuses {unit.name} as it stands: {unit.load_error}"
     if unit.active_state != "failed":
         return f"{unit.name} is {unit.active_state}"
     if _exited(unit) == ExitCode.CONFIG:
@@ -400,75 +330,3 @@ _RULES: tuple[tuple[State, Callable[[Facts], str | None]], ...] = (
     (State.STOPPED, _stopped),
 )
 """The first state that has a reason is the verdict; the last one always has."""
-
-
-def _disagreements(state: State, facts: Facts) -> Iterator[str]:
-    """Name what does not fit together."""
-    if facts.displaced_by is None:
-        yield from _between_unit_and_lock(state, facts)
-    else:
-        yield (
-            f"{_holder(facts)} holds port {facts.subject.place.port} with the state directory "
-            f"{facts.displaced_by}, and not with {facts.lock.state_dir}"
-        )
-    yield from _between_locks(facts)
-    yield from _between_now_and_configured(facts)
-    for rival in contending(facts):
-        guess = " by default" if rival.is_assumed else ""
-        yield f"{rival.unit} ({rival.manager}) is enabled and wants port {rival.port} too{guess}"
-    winner = gives_way(facts)
-    if winner is not None:
-        subject = facts.subject
-        yield (
-            f"{subject.unit_name} ({subject.manager}) is enabled and wants port {winner.port} too, "
-            f"which {winner.unit} ({winner.manager}) has"
-        )
-    yield from facts.subject.others
-
-
-def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
-    unit, owner, port = facts.subject.unit, facts.owner, facts.subject.place.port
-    if facts.process is not None and not facts.process.same_network:
-        return
-    if unit and unit.active_state == "active" and not facts.listeners:
-        yield f"{unit.name} is active, but nothing listens on port {port}"
-    if owner and unit and unit.main_pid not in (None, owner.pid):
-        yield f"{unit.name} runs pid {unit.main_pid}, but {owner} holds port {port}"
-    elif owner and unit and not unit.main_pid and state is not State.PARKED and _is_missed(facts):
-        yield f"{unit.name} is {unit.active_state}, but {owner} holds port {port}"
-    for fact in facts.strangers if owner else ():
-        yield f"{fact} listens on port {port} too, beside pid {owner.pid if owner else '?'}"
-
-
-def _is_missed(facts: Facts) -> bool:
-    """Whether anyone counts on the unit, so that somebody else in its place is odd."""
-    unit = facts.subject.unit
-    counts = unit is not None and (unit.enabled.startswith("enabled") or unit.result != "success")
-    return counts and gives_way(facts) is None
-
-
-def _between_locks(facts: Facts) -> Iterator[str]:
-    lock, port = facts.lock, facts.subject.place.port
-    waits = facts.process is not None and facts.process != facts.owner
-    if lock.port_pid and lock.state_pid not in (None, lock.port_pid) and not waits:
-        yield (
-            f"pid {lock.port_pid} holds port {port}, but pid {lock.state_pid} "
-            f"holds the state directory {lock.state_dir}"
-        )
-    here = facts.process is None or facts.process.same_network
-    if lock.port_pid is None and lock.state_pid is not None and here:
-        yield f"pid {lock.state_pid} holds the state directory, but nobody holds port {port}"
-    if lock.is_own_record is False:
-        yield "the lock record's start time is not that of the process it names"
-
-
-def _between_now_and_configured(facts: Facts) -> Iterator[str]:
-    unit, port, record = facts.subject.unit, facts.subject.place.port, _record(facts)
-    runs = facts.displaced_by is None and (facts.owner or facts.process)
-    if facts.subject.configured_port != port and runs and facts.subject.place.is_port_known:
-        yield f"configured for port {facts.subject.configured_port}, but running on {port}: restart to change it"
-    if unit and unit.needs_daemon_reload:
-        yield f"{unit.name} changed on disk since it was loaded: {unit.manager.command(facts.viewer_uid)} daemon-reload"
-    version = record.version if record else None
-    if version and version != facts.cli_version:
-        yield f"version {version} runs, but {facts.cli_version} is installed: restart to change it"

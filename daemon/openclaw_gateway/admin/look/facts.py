@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from openclaw_gateway import __version__
+from openclaw_gateway.admin.look import credentials
+from openclaw_gateway.admin.look.credentials import Credential
 from openclaw_gateway.admin.look.history import Exit, duplicate_of, last_exits
 from openclaw_gateway.admin.look.subject import Subject
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit, manager_of, user_name
@@ -76,6 +78,8 @@ class LockFact(NamedTuple):
     """Whether the record's start time is that of its process; ``None`` if there is nothing to compare."""
     problem: str | None
     """Why the state directory's lock could not be seen."""
+    is_missing: bool = False
+    """Whether there is no state directory at all."""
 
 
 class ListenerFact(NamedTuple):
@@ -127,9 +131,21 @@ class Facts(NamedTuple):
     """Who is looking, as advice is for them."""
     viewer: str = "root"
     """Their name."""
+    credentials: tuple[Credential, ...] = ()
+    """What should come to the unit, and what came."""
     displaced_by: str | None = None
     """The holder's state directory, if another gateway than the one that was named holds its port."""
     cli_version: str = __version__
+
+    @property
+    def own_record(self) -> LockRecord | None:
+        """What the gateway that was asked about says of itself while it lives."""
+        return None if self.owner is None or self.displaced_by else self.lock.record
+
+    @property
+    def port_holder(self) -> str:
+        """Who holds the port, be it out of our sight."""
+        return str(self.owner) if self.owner else f"a process of uid {self.lock.port_uid}"
 
 
 def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival, ...]) -> Facts:
@@ -155,6 +171,7 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
         last_exit=_last_exit(unit),
         rivals=rivals,
         unseen=tuple(_unseen(subject, lock, listeners)),
+        credentials=credentials.of_unit(unit) if unit else (),
         displaced_by=displaced_by,
         viewer_uid=os.geteuid(),
         viewer=user_name(os.geteuid()),
@@ -318,11 +335,11 @@ def _same_network(pid: int, proc: str) -> bool:
 
 
 def _lock(who: Holder | None, state_dir: str) -> LockFact:
-    state_pid, uid, problem = None, None, None
+    state_pid, uid, problem, is_missing = None, None, None, False
     try:
         info = os.stat(state_dir)
     except FileNotFoundError:
-        pass
+        is_missing = True
     except OSError as error:
         problem = f"{state_dir}: {os.strerror(error.errno or 0)}"
     else:
@@ -346,6 +363,7 @@ def _lock(who: Holder | None, state_dir: str) -> LockFact:
         record=record,
         is_own_record=own,
         problem=problem,
+        is_missing=is_missing,
     )
 
 

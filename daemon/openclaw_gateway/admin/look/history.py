@@ -6,6 +6,7 @@ Readable for root and the groups adm and systemd-journal; for others the journal
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -101,7 +102,7 @@ def last_exits(unit: Unit, *, count: int) -> list[Exit]:
             invocation = hex_id(entry.get("_SYSTEMD_INVOCATION_ID"))
             if message_id in reasons and invocation:
                 causes.setdefault(invocation, _first_line(entry))
-            elif message_id == _UNIT_PROCESS_EXIT and len(ends) < count:
+            elif _is_main_exit(entry, message_id) and len(ends) < count:
                 started = entry.get("INVOCATION_ID") or entry.get("USER_INVOCATION_ID")
                 ends.append((hex_id(started), entry))
     return [
@@ -113,6 +114,12 @@ def last_exits(unit: Unit, *, count: int) -> list[Exit]:
         )
         for started, entry in ends
     ]
+
+
+def _is_main_exit(entry: Mapping[str, Any], message_id: str) -> bool:
+    """Whether an entry tells of the gateway's end: helpers of a reload or a stop end with the same words."""
+    command = str(entry.get("COMMAND", ""))
+    return message_id == _UNIT_PROCESS_EXIT and command in ("", "ExecStart")
 
 
 def match_unit(reader: Any, unit_name: str, uid: int | None) -> None:

@@ -44,6 +44,13 @@ class LockPath(NamedTuple):
     """Nobody holds it, and its record names nobody who lives."""
 
 
+class Fault(NamedTuple):
+    """What is wrong with a directory's owner or mode, and what mends it."""
+
+    sentence: str
+    command: tuple[str, ...]
+
+
 class LockDirectory(NamedTuple):
     """A state directory and the lock files in it."""
 
@@ -51,26 +58,35 @@ class LockDirectory(NamedTuple):
     problem: str | None
     """Why it could not be looked into; what follows is then empty."""
     uid: int | None = None
-    faults: tuple[str, ...] = ()
-    """What is wrong with owners and modes, in sentences."""
+    faults: tuple[Fault, ...] = ()
+    """What is wrong with owners and modes, so that a gateway would refuse to start."""
     storage: str | None = None
     """The file system's type, where locks on it may not exclude another host."""
     files: tuple[LockPath, ...] = ()
+    is_missing: bool = False
+    """Whether there is no such directory."""
 
 
-def survey(state_dir: str) -> LockDirectory:
-    """Look at a state directory's locks; takes none, creates and changes nothing."""
+def survey(state_dir: str, *, account: int | None = None) -> LockDirectory:
+    """
+    Look at a state directory's locks; takes none, creates and changes nothing.
+
+    Args:
+        state_dir: The directory.
+        account: The uid that the gateway runs as; ``None`` if nobody knows, and then it is the owner's.
+    """
     try:
         info = os.stat(state_dir)
     except FileNotFoundError:
-        return LockDirectory(state_dir, "there is no such directory yet")
+        return LockDirectory(state_dir, "there is no such directory yet", is_missing=True)
     except OSError as error:
         return LockDirectory(state_dir, os.strerror(error.errno or 0))
-    uid = info.st_uid
+    uid = info.st_uid if account is None else account
     faults = [*_faults(state_dir, info, uid, forbidden=stat.S_IWOTH)]
     path = os.path.realpath(state_dir)
     names: list[str] = []
-    for part in lock_directory_parts(uid=uid):
+    parts = lock_directory_parts(uid=uid)
+    for part in parts:
         path = os.path.join(path, part)
         try:
             info = os.stat(path, follow_symlinks=False)
@@ -80,20 +96,25 @@ def survey(state_dir: str) -> LockDirectory:
             break
         except OSError as error:
             return LockDirectory(state_dir, f"{path}: {os.strerror(error.errno or 0)}", uid)
-        faults += _faults(path, info, uid, forbidden=stat.S_IWGRP | stat.S_IWOTH)
+        forbidden = stat.S_IWGRP | stat.S_IWOTH if part == parts[-1] else stat.S_IWOTH
+        faults += _faults(path, info, uid, forbidden=forbidden)
     files = (_file(state_dir, path, name, uid) for name in sorted(names) if name.endswith(".lock"))
     return LockDirectory(
         state_dir, None, uid, tuple(faults), _shared_storage(state_dir), tuple(filter(None, files))
     )
 
 
-def _faults(path: str, info: os.stat_result, uid: int, *, forbidden: int) -> Iterator[str]:
-    if info.st_uid != uid:
-        yield f"{path} belongs to uid {info.st_uid}, and the state directory to uid {uid}"
+def _faults(path: str, info: os.stat_result, uid: int, *, forbidden: int) -> Iterator[Fault]:
+    """Yield what a gateway's start refuses; see ``claim.lockfile``, which looks at the same."""
+    if info.st_uid not in (uid, 0):
+        sentence = f"{path} belongs to uid {info.st_uid}, and the gateway runs as uid {uid}"
+        yield Fault(sentence, ("chown", "--no-dereference", str(uid), path))
     if stat.S_ISLNK(info.st_mode):
-        yield f"{path} is a symbolic link"
+        yield Fault(f"{path} is a symbolic link", ("ls", "-ld", path))
     elif info.st_mode & forbidden:
-        yield f"{path}: others may write to it (mode {stat.S_IMODE(info.st_mode):04o})"
+        mode = stat.S_IMODE(info.st_mode)
+        who = "go-w" if forbidden & stat.S_IWGRP else "o-w"
+        yield Fault(f"{path}: others may write to it (mode {mode:04o})", ("chmod", who, path))
 
 
 def _file(state_dir: str, directory: str, name: str, uid: int) -> LockPath | None:

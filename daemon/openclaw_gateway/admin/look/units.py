@@ -16,7 +16,7 @@ _RUNTIME = "/run/systemd/system"
 """Exists if systemd is the system's manager: sd_booted(3)."""
 
 _PROPERTIES = """
-    Id LoadState ActiveState SubState Result UnitFileState FragmentPath DropInPaths NeedDaemonReload
+    Id LoadState LoadError ActiveState SubState Result UnitFileState FragmentPath DropInPaths NeedDaemonReload
     MainPID ExecMainCode ExecMainStatus NRestarts StatusText StatusErrno InvocationID ControlGroup
     Restart RestartUSec RestartPreventExitStatus KillMode TimeoutStartUSec TimeoutStopUSec
     StartLimitIntervalUSec StartLimitBurst WatchdogUSec WatchdogTimestampMonotonic
@@ -85,7 +85,9 @@ class Unit(NamedTuple):
     name: str
     manager: Manager
     load_state: str
-    """``loaded``, ``not-found``, ``masked``, …"""
+    """``loaded``, ``not-found``, ``masked``, ``bad-setting``, …"""
+    load_error: str
+    """Why it is not loaded, in systemd's words; empty if it is."""
     active_state: str
     """``active``, ``activating``, ``deactivating``, ``failed``, ``inactive``, ``reloading``."""
     sub_state: str
@@ -271,6 +273,7 @@ def _unit(values: dict[str, str], manager: Manager, now_s: float) -> Unit:
         name=text("Id"),
         manager=manager,
         load_state=text("LoadState"),
+        load_error=_quoted(text("LoadError")),
         active_state=text("ActiveState"),
         sub_state=text("SubState"),
         result=text("Result"),
@@ -310,6 +313,11 @@ def _unit(values: dict[str, str], manager: Manager, now_s: float) -> Unit:
         ),
         argv=_argv(text("ExecStart")),
     )  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    """Read ``org.freedesktop.systemd1.BadUnitSetting "Unit x has a bad unit file setting."``."""
+    return text.partition('"')[2].rpartition('"')[0]
 
 
 _SECONDS = {
