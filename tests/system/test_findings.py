@@ -1,0 +1,139 @@
+"""What an administrator is told of a unit's environment, of its next start, and of what did not reach it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from machine import Machine, Unit
+
+_SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def status(unit: Unit) -> dict[str, Any]:
+    """Return what ``status --json`` says of a profile."""
+    command = ["openclaw-gateway", "status", "--json", "--profile", unit.profile]
+    document: dict[str, Any] = json.loads(unit.machine.run(command, check=False).stdout)
+    return document
+
+
+def findings(unit: Unit, check: str) -> list[dict[str, str]]:
+    """Return what one of doctor's checks found that is worse than well."""
+    command = ["openclaw-gateway", "doctor", "--json", "--profile", unit.profile]
+    checks = json.loads(unit.machine.run(command, check=False).stdout)["checks"]
+    (found,) = (one for one in checks if one["name"] == check)
+    return [one for one in found["findings"] if one["severity"] != "ok"]
+
+
+def called(unit: Unit) -> int:
+    """Return how a call ends that is given no secret."""
+    command = ["openclaw-gateway", "call", "health", "--profile", unit.profile]
+    return unit.machine.run(command, check=False).returncode
+
+
+def test_token_of_an_environment_file_is_the_units(machine: Machine) -> None:
+    machine.write("/etc/gateway.env", f"GATEWAY_TOKEN={_SECRET}\n", mode=0o600)
+    unit = machine.profile(
+        "by-variable",
+        drop_in="[Service]\nEnvironmentFile=/etc/gateway.env\n",
+        port=20321,
+        auth={"token": "${GATEWAY_TOKEN}"},
+    )
+    said = status(unit)
+    assert (said["state"], said["port"], said["configured_port"]) == ("running", 20321, 20321)
+    assert said["disagreements"] == said["unseen"] == said["next"] == []
+    assert findings(unit, "overrides") == []
+    assert called(unit) == 0
+    shown = machine.run(["openclaw-gateway", "config", "--system", "--profile", unit.profile])
+    assert "20321" in shown.stdout
+    assert _SECRET not in shown.stdout + shown.stderr
+    unit.stop()
+    assert status(unit)["configured_port"] == 20321
+
+
+def test_password_by_credential_is_the_units(machine: Machine) -> None:
+    machine.write("/etc/credstore/openclaw-gateway.by-credential.password", _SECRET, mode=0o600)
+    unit = machine.profile("by-credential", port=20322, auth={"mode": "password"})
+    said = status(unit)
+    assert (said["state"], said["disagreements"], said["unseen"]) == ("running", [], [])
+    assert findings(unit, "overrides") == findings(unit, "credentials") == []
+    assert called(unit) == 0
+    unit.stop()
+    assert findings(unit, "overrides") == [], "it will come"
+
+
+def test_second_command_that_a_drop_in_adds_stops_the_next_start(machine: Machine) -> None:
+    unit = machine.profile("two-commands", port=20323)
+    unit.drop_in("[Service]\nExecStart=/usr/bin/true\n")
+    said = status(unit)
+    assert (said["state"], said["exit_code"]) == ("running", 0)
+    (reason,) = said["next_start"]
+    assert reason.startswith(f"systemd refuses {unit.name} as it stands: ")
+    found = findings(unit, "next-start")
+    assert any("more than one ExecStart=" in one["evidence"] for one in found)
+    assert {one["severity"] for one in found} == {"error"}
+    shown = machine.run(["openclaw-gateway", "status", "--profile", unit.profile]).stdout
+    assert shown.splitlines()[1].startswith(f"Restart   will fail: systemd refuses {unit.name}")
+    unit.stop()
+    assert status(unit)["next"][0]["command"] == f"systemd-analyze verify {unit.name}"
+    unit.drop_in("")
+
+
+def test_directive_and_key_that_nobody_knows_are_named(machine: Machine) -> None:
+    unit = machine.profile(
+        "misspelt", drop_in="[Service]\nRestrt=always\n", port=20324, healthTimeutMs=1
+    )
+    sentences = [one["evidence"] for one in findings(unit, "next-start")]
+    assert any("10-test.conf:2: " in text and "Restrt" in text for text in sentences)
+    assert any("healthTimeutMs" in text for text in sentences)
+    unit.stop()
+
+
+def test_settings_that_a_reload_refused_stop_the_next_start(machine: Machine) -> None:
+    unit = machine.profile("refused", port=20325)
+    machine.write(unit.config_path, json.dumps({"gateway": {"port": "x"}}))
+    assert machine.systemctl("reload", unit.name, check=False) != 0
+    said = status(unit)
+    assert said["state"] == "running"
+    (reason,) = said["next_start"]
+    assert reason.startswith(f"{unit.config_path} gateway.port")
+    assert findings(unit, "overrides")[0]["severity"] == "error"
+    exits = findings(unit, "last-exits")
+    assert exits == [], "what failed was the helper of the reload, not the gateway"
+    unit.stop()
+
+
+def test_credential_that_was_not_handed_over_is_named(machine: Machine) -> None:
+    path = "/etc/credstore/openclaw-gateway.not-handed.token"
+    machine.write(path, _SECRET, mode=0o600)
+    # As images of LXC and Incus have it for every service.
+    unit = machine.profile("not-handed", drop_in="[Service]\nLoadCredential=\n", port=20326)
+    by = f"/run/systemd/system/{unit.name}.d/10-test.conf takes it back"
+    assert status(unit)["disagreements"] == [f"{path} is not what the gateway uses: {by}"]
+    (found,) = findings(unit, "credentials")
+    assert found["severity"] == "error"
+    assert found["evidence"] == f"{path} was not handed over to {unit.name}: {by}"
+    unit.drop_in("")
+    unit.restart()
+    assert status(unit)["disagreements"] == findings(unit, "credentials") == []
+    unit.stop()
+
+
+def test_credential_that_came_after_the_start_asks_for_a_restart(machine: Machine) -> None:
+    unit = machine.profile("late", port=20327)
+    machine.write("/etc/credstore/openclaw-gateway.late.token", _SECRET, mode=0o600)
+    (found,) = findings(unit, "credentials")
+    assert found["command"] == f"systemctl restart {unit.name}"
+    machine.run(found["command"])
+    assert findings(unit, "credentials") == []
+    unit.stop()
+
+
+def test_state_directory_that_is_gone_is_said(machine: Machine) -> None:
+    unit = machine.profile("no-state", drop_in="[Service]\nWatchdogSec=0\n", port=20328)
+    machine.run(["rm", "-r", unit.state_dir])
+    said = status(unit)
+    assert any("is gone, and with it the token" in text for text in said["disagreements"])
+    machine.run(said["next"][0]["command"])
+    assert status(unit)["disagreements"] == []
+    unit.stop()
