@@ -141,6 +141,8 @@ class Exchange:
             Whether nothing more is wanted: the answer is whole, too long, or none.
         """
         self._received += data
+        # A head may come alone: that its body has not come yet is no end.
+        at_end = not data
         while self._head is None:
             # An answer that begins otherwise is no HTTP, and won't become any.
             if not self._received.startswith(b"HTTP/1."[: len(self._received)]):
@@ -148,7 +150,7 @@ class Exchange:
             # What was searched before isn't searched again, but for an end that came in two pieces.
             end = self._received.find(b"\r\n\r\n", max(0, len(self._received) - len(data) - 3))
             if end < 0:
-                return not data or len(self._received) > MAX_HEAD_BYTES
+                return at_end or len(self._received) > MAX_HEAD_BYTES
             head = _parse_head(bytes(self._received[:end]))
             if head is None:
                 return True
@@ -157,7 +159,7 @@ class Exchange:
             # Interim answers precede the one that counts. RFC 9110, section 15.2.
             if head.status == 101 or not 100 <= head.status < 200:
                 self._head = head
-        return self._take_body(self._head, at_end=not data)
+        return self._take_body(self._head, at_end=at_end)
 
     def _take_body(self, head: _Head, *, at_end: bool) -> bool:
         if head.chunked:
