@@ -356,6 +356,49 @@ def test_profile_of_another_user_is_seen_in_its_home(
     assert list(contenders(rows)) == [(str(people[1] / ".openclaw-work"), number)]
 
 
+_OTHER_GATEWAY = """
+import http.server, sys
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'{"ok":true,"status":"live"}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+server = http.server.ThreadingHTTPServer(("127.0.0.2", int(sys.argv[1])), Answer)
+print("listening", flush=True)
+server.serve_forever()
+"""
+"""Answers as OpenClaw's own gateway does, on another address than ours; and holds no lock of ours."""
+
+
+def test_gateway_on_another_address_of_the_port_is_shown(
+    start: Start, status: Callable[..., dict[str, Any]], port: int
+) -> None:
+    ours = start().ready()
+    with subprocess.Popen(
+        [sys.executable, "-c", _OTHER_GATEWAY, str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "listening\n"
+        said = status()
+        other.kill()
+    assert (said["state"], said["owner"]["pid"]) == ("unmanaged", ours.pid)
+    answers = {found["host"]: found["answers"] for found in said["listeners"]}
+    assert (answers["127.0.0.1"], answers["127.0.0.2"]) == (None, "healthy")
+    (sentence,) = (text for text in said["disagreements"] if f"pid {other.pid} " in text)
+    assert (
+        f"a healthy gateway, listens on ws://127.0.0.2:{port} too, beside pid {ours.pid}"
+        in sentence
+    )
+
+
 def test_profile_that_was_removed_is_no_gateway_but_what_it_left(
     start: Start, port: int, tmp_path: Path
 ) -> None:

@@ -63,6 +63,8 @@ def seen(facts: Facts | None = None, **changes: Any) -> Examination:
         suspended_s=0.0,
         clock_step_s=0.0,
         ports=(("default", PORT),),
+        verified=Verified(()),
+        peer=Peer(),
     )
     return made._replace(**changes)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from gateways import (
     ALICE,
+    PID,
     PLACE,
     PORT,
     SELECTIONS,
@@ -388,6 +389,16 @@ def test_every_state_has_an_exit_code() -> None:
         (
             {"strangers": (process(7, command="nc"),)},
             "pid 7 (nc, user openclaw, unit openclaw-gateway.service) listens on port 18789 too",
+        ),
+        (
+            {
+                "strangers": (process(7, command="MainThread"),),
+                "listeners": (
+                    ListenerFact("127.0.0.2", PORT, 990, PID, 0, 512),
+                    ListenerFact("127.0.0.1", PORT, 990, 7, 0, 512, Health.HEALTHY),
+                ),
+            },
+            "service), a healthy gateway, listens on ws://127.0.0.1:18789 too, beside pid 812",
         ),
         ({"lock": running().lock._replace(state_pid=5)}, "but pid 5 holds the state directory"),
         ({"lock": nobody().lock._replace(state_pid=5)}, "but nobody holds port 18789"),

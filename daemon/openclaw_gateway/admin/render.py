@@ -190,7 +190,10 @@ def _listeners(facts: Facts) -> str:
 def _listener(fact: ListenerFact, ours: set[int]) -> str:
     host = f"[{fact.host}]" if ":" in fact.host else fact.host
     whose = f"uid {fact.uid}" if fact.pid is None else f"pid {fact.pid}"
-    return f"{host}:{fact.port} {whose}{' (ours)' if fact.pid in ours else ''}"
+    what = " (ours)" if fact.pid in ours else ""
+    if fact.answers is not None:
+        what = f" ({fact.answers})"
+    return f"{host}:{fact.port} {whose}{what}"
 
 
 def _health(facts: Facts) -> str:

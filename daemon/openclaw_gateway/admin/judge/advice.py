@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from openclaw_gateway.admin.judge.disagreements import contending, gives_way, next_start
 from openclaw_gateway.admin.judge.state import State
 from openclaw_gateway.admin.judge.verdict import Verdict, in_the_way, is_taken
-from openclaw_gateway.admin.look.facts import Facts, ProcessFact
+
+if TYPE_CHECKING:
+    from openclaw_gateway.admin.look.facts import Facts, ProcessFact
 
 
 class Step(NamedTuple):

@@ -10,22 +10,24 @@ import shlex
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from openclaw_gateway.admin.judge.advice import ours, steps
 from openclaw_gateway.admin.judge.disagreements import contending, gives_way, lost
 from openclaw_gateway.admin.judge.state import StatusCode
 from openclaw_gateway.admin.judge.verdict import Verdict, gave_up_starting
-from openclaw_gateway.admin.look.facts import Facts
-from openclaw_gateway.admin.look.history import Exit
-from openclaw_gateway.admin.look.locks import LockDirectory
-from openclaw_gateway.admin.look.peer import Peer
-from openclaw_gateway.admin.look.place import Place
-from openclaw_gateway.admin.look.secrets import Secrets
-from openclaw_gateway.admin.look.units import Manager, Unit
-from openclaw_gateway.admin.look.verify import Verified
 from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.host.address import is_loopback, url
+
+if TYPE_CHECKING:
+    from openclaw_gateway.admin.look.facts import Facts
+    from openclaw_gateway.admin.look.history import Exit
+    from openclaw_gateway.admin.look.locks import LockDirectory
+    from openclaw_gateway.admin.look.peer import Peer
+    from openclaw_gateway.admin.look.place import Place
+    from openclaw_gateway.admin.look.secrets import Secrets
+    from openclaw_gateway.admin.look.units import Manager, Unit
+    from openclaw_gateway.admin.look.verify import Verified
 
 _STOP_S = 10.0
 """More than an honest stop takes: 3 s of goodbyes and what comes after."""
@@ -87,9 +89,9 @@ class Examination(NamedTuple):
     """How far the wall clock moved against the others since the gateway began; ``None`` if unknown."""
     ports: tuple[tuple[str, int], ...]
     """Each profile that is enabled or runs, and the port it wants."""
-    verified: Verified = Verified(())
+    verified: Verified
     """What systemd finds wrong in the unit's files."""
-    peer: Peer = Peer()
+    peer: Peer
     """OpenClaw's own gateway on this machine."""
 
 

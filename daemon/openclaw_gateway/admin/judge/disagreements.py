@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from openclaw_gateway.admin.judge.state import State
-from openclaw_gateway.admin.look.credentials import Credential
-from openclaw_gateway.admin.look.facts import Facts, Rival
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.host.address import url
+
+if TYPE_CHECKING:
+    from openclaw_gateway.admin.look.credentials import Credential
+    from openclaw_gateway.admin.look.facts import Facts, Rival
 
 
 def contending(facts: Facts) -> Iterator[Rival]:
@@ -99,7 +104,11 @@ def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
     elif owner and unit and not unit.main_pid and state is not State.PARKED and _is_missed(facts):
         yield f"{unit.name} is {unit.active_state}, but {owner} holds port {port}"
     for fact in facts.strangers if owner else ():
-        yield f"{fact} listens on port {port} too, beside pid {owner.pid if owner else '?'}"
+        theirs = [found for found in facts.listeners if found.pid == fact.pid]
+        where = ", ".join(url(found.host, found.port) for found in theirs) or f"port {port}"
+        is_gateway = any(found.answers is Health.HEALTHY for found in theirs)
+        what = ", a healthy gateway," if is_gateway else ""
+        yield f"{fact}{what} listens on {where} too, beside pid {owner.pid if owner else '?'}"
 
 
 def _is_missed(facts: Facts) -> bool:

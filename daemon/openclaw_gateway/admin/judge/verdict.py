@@ -8,16 +8,18 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from errno import EADDRINUSE, EAGAIN
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from openclaw_gateway.admin.judge.disagreements import disagreements, next_start
 from openclaw_gateway.admin.judge.state import EXIT_CODES, State, StatusCode
-from openclaw_gateway.admin.look.facts import Facts, ProcessFact
-from openclaw_gateway.admin.look.units import NO_SYSTEMD, Unit
 from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.host.address import url
+
+if TYPE_CHECKING:
+    from openclaw_gateway.admin.look.facts import Facts, ProcessFact
+    from openclaw_gateway.admin.look.units import Unit
 
 
 class Verdict(NamedTuple):
@@ -291,7 +293,7 @@ def _unclear(facts: Facts) -> str | None:
     if (
         facts.subject.unit is None
         and facts.subject.unit_problem
-        and facts.subject.unit_problem != NO_SYSTEMD
+        and not facts.subject.lacks_systemd
     ):
         return f"nothing runs on port {facts.subject.place.port}, but {facts.subject.unit_problem}"
     return None

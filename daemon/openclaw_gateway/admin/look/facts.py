@@ -28,6 +28,8 @@ from openclaw_gateway.host.address import reachable
 from openclaw_gateway.host.ports import Connections, Listening, connections, listening
 from openclaw_gateway.host.process import PROC
 
+_MAX_ASKED = 4
+_BESIDE_TIMEOUT_S = 0.5
 CGROUP_ROOT = "/sys/fs/cgroup"
 
 
@@ -93,6 +95,8 @@ class ListenerFact(NamedTuple):
     queued: int
     backlog: int
     """Limit of ``queued``, for a listener of a gateway."""
+    answers: Health | None = None
+    """What somebody else than the gateway answers there; ``None`` if nobody else was asked."""
 
 
 class Rival(NamedTuple):
@@ -158,13 +162,16 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
     main = look_at(main_pid) if main_pid else None
     owner = main if main_pid == lock.port_pid else _look_at_owner(lock)
     listeners = _listeners(port, [pid for pid in (lock.port_pid, main_pid) if pid])
+    strangers = _strangers(listeners, {lock.port_pid, main_pid})
+    if owner is not None:
+        listeners = _ask_beside(listeners, {fact.pid for fact in strangers})
     return Facts(
         subject=subject,
         process=main,
         owner=owner,
         lock=lock,
         listeners=listeners,
-        strangers=_strangers(listeners, {lock.port_pid, main_pid}),
+        strangers=strangers,
         connections=connections(port),
         health=_ask(subject, main, lock, listeners),
         parked_behind=_parked_behind(unit),
@@ -210,6 +217,20 @@ def _strangers(
     """Look at those who listen beside the gateway; one who has left meanwhile is none."""
     pids = dict.fromkeys(fact.pid for fact in listeners if fact.pid and fact.pid not in known)
     return tuple(fact for fact in map(look_at, pids) if fact)
+
+
+def _ask_beside(listeners: tuple[ListenerFact, ...], pids: set[int]) -> tuple[ListenerFact, ...]:
+    """
+    Ask those who listen beside the gateway, on other addresses of its port, whether they are gateways too.
+
+    Programs that take none of our locks can be there: nothing that we hold keeps them from it.
+    """
+    asked = [fact for fact in listeners if fact.pid in pids][:_MAX_ASKED]
+    answers = {
+        fact: check(reachable(fact.host), fact.port, timeout_s=_BESIDE_TIMEOUT_S).health
+        for fact in asked
+    }
+    return tuple(fact._replace(answers=answers.get(fact)) for fact in listeners)
 
 
 def _ask(

@@ -65,6 +65,11 @@ class Subject(NamedTuple):
         return self.profile or "default"
 
     @property
+    def lacks_systemd(self) -> bool:
+        """Whether nobody was asked because systemd does not run here."""
+        return self.unit_problem == units.NO_SYSTEMD
+
+    @property
     def unit_name(self) -> str:
         """The name that its unit has or would have."""
         return units.unit_name(self.profile)
