@@ -161,8 +161,8 @@ def test_log_whose_reader_is_gone_does_not_keep_us_from_stopping(
         daemon.kill()
 
 
-def listener_of(pid: int, port: int) -> socket.socket:
-    """Return a process's listening socket, taken through pidfd_getfd(2)."""
+def socket_of(pid: int, port: int, *, listens: bool) -> socket.socket:
+    """Return a process's listener, or a connection that came to it, taken through pidfd_getfd(2)."""
     pidfd = os.pidfd_open(pid)
     try:
         for name in os.listdir(f"/proc/{pid}/fd"):
@@ -171,20 +171,28 @@ def listener_of(pid: int, port: int) -> socket.socket:
             number = ctypes.CDLL(None, use_errno=True).syscall(438, pidfd, int(name), 0)
             assert number >= 0, os.strerror(ctypes.get_errno())
             taken = socket.socket(fileno=number)
-            listens = taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            if taken.family == socket.AF_INET and listens and taken.getsockname()[1] == port:
+            found = taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == listens
+            if taken.family == socket.AF_INET and found and taken.getsockname()[1] == port:
                 return taken
             taken.close()
     finally:
         os.close(pidfd)
-    raise AssertionError(f"process {pid} does not listen on {port}")
+    raise AssertionError(f"process {pid} has no such socket on {port}")
+
+
+def test_small_answers_are_not_held_back_for_the_one_before(start: Start, port: int) -> None:
+    daemon = start().ready()
+    with requests.Session() as session:
+        session.get(f"http://127.0.0.1:{port}/healthz", timeout=CAP_S)
+        with socket_of(daemon.pid, port, listens=False) as connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_listener_that_was_shut_down_ends_the_gateway_with_one_line(
     start: Start, port: int
 ) -> None:
     daemon = start().ready()
-    with listener_of(daemon.pid, port) as listener:
+    with socket_of(daemon.pid, port, listens=True) as listener:
         listener.shutdown(socket.SHUT_RDWR)
     assert daemon.finish() == 1
     said = [line for line in daemon.log if "takes no connections any more" in line]

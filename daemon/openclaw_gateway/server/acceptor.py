@@ -294,6 +294,9 @@ class Acceptor:
     async def _open_transport(self, connection: Connection, accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         try:
+            # tcp(7): or an answer waits until the peer has acknowledged the one before, 40 ms for many. asyncio
+            # sees to it for sockets that it made itself only.
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.connect_accepted_socket(lambda: connection, accepted)
         except OSError:  # reset before we got to it
             accepted.close()
