@@ -213,13 +213,18 @@ class Connection(asyncio.Protocol):
         self._held = False
         self._turn_soon()
 
-    def finish(self) -> None:
-        """Send what waits, say that it was the last, and hang up when the peer does, or after a moment."""
+    def finish(self, *, at_once: bool = False) -> None:
+        """
+        Send what waits, say that it was the last, and hang up when the peer does, or after a moment.
+
+        Args:
+            at_once: Hang up as soon as it is sent: the peer has said that nothing else will come.
+        """
         if self._transport is None or self._state in (_State.LINGERING, _State.CLOSED):
             return
         self._state = _State.LINGERING
         self._buffer.clear()
-        if self._eof or not self._transport.can_write_eof():
+        if at_once or self._eof or not self._transport.can_write_eof():
             self._transport.close()
         else:
             self._transport.write_eof()
@@ -530,7 +535,7 @@ class Connection(asyncio.Protocol):
         close = closes or bool(self.over_limit) or self._application.draining
         self.write(self._acceptor.stamps.live(is_head, close))
         if close:
-            self.finish()
+            self.finish(at_once=closes)
         else:
             self.expect(_KEEPALIVE_S)
 
@@ -543,7 +548,8 @@ class Connection(asyncio.Protocol):
             data = self._rendered(self._failed(failure))
         self.write(data)
         if self._http.our_state is not h11.DONE or self._close_after or response.close:
-            self.finish()
+            said_so = self._request.headers.get("connection", "").lower() == "close"
+            self.finish(at_once=said_so and not self._close_after and not self._buffer)
             return False
         self._state = _State.HEAD
         self._http = self._request = self._work = None

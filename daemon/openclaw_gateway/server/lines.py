@@ -120,7 +120,7 @@ class Handler(logging.Handler):
         if record.name.partition(".")[0] in _LIBRARIES:
             failure = record.exc_info[1] if record.exc_info else None
             kind = f", {type(failure).__name__}" if failure else ""
-            sentence = f"{record.name} logged a {record.levelname.lower()} ({where}{kind})"
+            sentence = f"{record.name} logged something ({record.levelname}, {where}{kind})"
         else:
             try:
                 said = record.getMessage()

@@ -19,16 +19,17 @@ HEALTH_PATHS = frozenset({"/healthz", "/health", "/startupz", "/startup", "/read
 # Beside Host, what the probes of curl, wget, Kubernetes, browsers and load balancers send. All of it
 # changes nothing about the answer, so one expression decides that a probe needs no parser. What is
 # not exactly this (a body, an upgrade, a proxy's words, a second Host) goes the long way.
-_HARMLESS = rb"(?:(?:User-Agent|Accept|Accept-Encoding|Accept-Language):[ \t]*[\x21-\x7e \t]*\r\n)*"
+_HARMLESS = (
+    rb"(?:(?i:User-Agent|Accept|Accept-Encoding|Accept-Language):[ \t]*[\x21-\x7e \t]*\r\n)*"
+)
 PROBE = re.compile(
     rb"(?P<method>GET|HEAD) /health(?:z)? HTTP/1\.1\r\n"
     + _HARMLESS
-    + rb"Host:[ \t]*[\x21-\x7e]+\r\n"
+    + rb"(?i:Host):[ \t]*[\x21-\x7e]+\r\n"
     + _HARMLESS
-    + rb"(?:Connection:[ \t]*(?:keep-alive|(?P<close>close))[ \t]*\r\n)?"
+    + rb"(?:(?i:Connection):[ \t]*(?i:keep-alive|(?P<close>close))[ \t]*\r\n)?"
     + _HARMLESS
-    + rb"\r\n",
-    re.IGNORECASE,
+    + rb"\r\n"
 )
 """A liveness probe that came whole, in one piece and without a body."""
 

@@ -167,6 +167,9 @@ class Client:
         self._message = Message()
         self._arrived: deque[str | bytes] = deque()
         self._allowance: int | None = _PREAUTH_SLACK * limits.max_preauth_bytes
+        # What we say, and what the core says (pongs, the close frame) once all that came before is answered.
+        self._answers: list[bytes] = []
+        self._replies: list[bytes] = []
         self._is_over = False
         self._pinged = False
         self._calls: set[asyncio.Task[None]] = set()
@@ -197,7 +200,11 @@ class Client:
                 try:
                     message = self._message.add(frame.opcode, frame.data, fin=frame.fin)
                 except UnicodeDecodeError:
-                    self._core.fail(INVALID_DATA, "no UTF-8")
+                    # The core may have said goodbye already, to a close frame that came behind this.
+                    self._core.fail(INVALID_DATA)
+                    self._core.data_to_send()
+                    code = INVALID_DATA.to_bytes(2)
+                    self._replies += [Frame(Opcode.CLOSE, code).serialize(mask=False), b""]
                     break
                 if message is not None:
                     self._arrived.append(message)
@@ -254,8 +261,8 @@ class Client:
         """Do one thing; what is to be sent goes out with the next ``_flush``."""
         match effect:
             case Send(text):
-                if self._core.state is State.OPEN and not self._is_over:
-                    self._core.send_text(text.encode("ascii"))
+                frame = Frame(Opcode.TEXT, text.encode("ascii"))
+                self._answers.append(frame.serialize(mask=False))
             case Close(code, reason):
                 if self._core.state is State.OPEN and not self._is_over:
                     self._core.send_close(code, reason)
@@ -272,13 +279,19 @@ class Client:
 
     def _flush(self) -> None:
         """Send what the core has to say, and hang up if it says so."""
-        pieces = self._core.data_to_send()
+        self._replies += self._core.data_to_send()
+        pieces, self._answers = self._answers, []
+        if not self._arrived and self._authenticating is None:
+            # The core is ahead of the session: what it says to a close frame comes after the answers to
+            # what came before that.
+            pieces += self._replies
+            self._replies = []
         if not pieces or self._is_over:
             return
         data = b"".join(pieces)
         if data:
             self.connection.write(data)
-        if not pieces[-1]:  # its mark for the end
+        if not pieces[-1]:  # the core's mark for the end
             if isinstance(self._core.parser_exc, PayloadTooBig):
                 self._shared.reached["max_payload_bytes"] += 1
             self._is_over = True
