@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from openclaw_gateway import cli
-from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, ProcessFact, Rival
+from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, ProcessDetails, Rival
 from openclaw_gateway.admin.look.place import Place
 from openclaw_gateway.admin.look.selection import Scope, select
 from openclaw_gateway.admin.look.subject import Subject
@@ -90,9 +90,9 @@ def failed_unit(exit_status: int, **changes: Any) -> Unit:
     return unit(**(failed | changes))
 
 
-def process(pid: int = PID, **changes: Any) -> ProcessFact:
+def process(pid: int = PID, **changes: Any) -> ProcessDetails:
     """Return the gateway's process, changed."""
-    made = ProcessFact(
+    made = ProcessDetails(
         pid=pid,
         command="openclaw-gateway",
         user="openclaw",

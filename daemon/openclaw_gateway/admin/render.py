@@ -10,7 +10,7 @@ from typing import TextIO
 from openclaw_gateway.admin.judge.advice import steps
 from openclaw_gateway.admin.judge.state import StatusCode
 from openclaw_gateway.admin.judge.verdict import Verdict
-from openclaw_gateway.admin.look.facts import Facts, ListenerFact, ProcessFact
+from openclaw_gateway.admin.look.facts import Facts, ListenerFact, ProcessDetails
 from openclaw_gateway.claim.record import LockRecord
 from openclaw_gateway.client.answer import Health
 
@@ -125,7 +125,7 @@ def _unit_lines(facts: Facts) -> list[str]:
     return lines
 
 
-def _process_lines(fact: ProcessFact | None) -> list[str]:
+def _process_lines(fact: ProcessDetails | None) -> list[str]:
     if fact is None:
         return ["none"]
     parts = [

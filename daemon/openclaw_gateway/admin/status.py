@@ -11,7 +11,7 @@ from openclaw_gateway.admin.judge.advice import steps
 from openclaw_gateway.admin.judge.state import FINAL, State, StatusCode
 from openclaw_gateway.admin.judge.verdict import Verdict, judge
 from openclaw_gateway.admin.look import units
-from openclaw_gateway.admin.look.facts import Facts, ProcessFact, gather
+from openclaw_gateway.admin.look.facts import Facts, ProcessDetails, gather
 from openclaw_gateway.admin.look.rivals import Home, Trace, enabled_rivals, homes, traces
 from openclaw_gateway.admin.look.selection import Scope, Selection, select
 from openclaw_gateway.admin.look.subject import held, names_of, resolve
@@ -76,9 +76,9 @@ def look_at_all(
 
 def _at_rest(see: Callable[[Holders], Seen], look_again: Callable[[], Holders]) -> Seen:
     """
-    Return what is seen while no gateway starts or ends, so that its parts fit together.
+    Look until the holders of base ports are the same before and after, so that the parts fit together.
 
-    What changes all the time is shown as last seen.
+    On a machine where gateways start and end all the time, the third look counts as it is.
     """
     holders = look_again()
     for _ in range(_LOOKS):
@@ -233,7 +233,7 @@ def overview(statuses: Sequence[Status]) -> Iterator[str]:
     return table(rows)
 
 
-def _run_by(owner: ProcessFact) -> str:
+def _run_by(owner: ProcessDetails) -> str:
     """Name the manager that runs a process, and else the account."""
     is_service = owner.unit is not None and owner.unit.endswith(".service")
     return str(owner.manager) if is_service else owner.user or "?"

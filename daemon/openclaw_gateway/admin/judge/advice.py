@@ -10,7 +10,7 @@ from openclaw_gateway.admin.judge.state import State
 from openclaw_gateway.admin.judge.verdict import Verdict, in_the_way, is_taken
 
 if TYPE_CHECKING:
-    from openclaw_gateway.admin.look.facts import Facts, ProcessFact
+    from openclaw_gateway.admin.look.facts import Facts, ProcessDetails
 
 
 class Step(NamedTuple):
@@ -80,7 +80,7 @@ def _parked(facts: Facts) -> Iterator[Step]:
         yield Step(ours("doctor", facts), _elsewhere(facts))
 
 
-def _end(facts: Facts, other: ProcessFact) -> Step:
+def _end(facts: Facts, other: ProcessDetails) -> Step:
     """Return what ends another gateway for good where a unit of a gateway runs it, else for now."""
     why = f"to let this unit take over; {_elsewhere(facts)}"
     if other.unit and other.unit.endswith(".service"):
@@ -89,7 +89,7 @@ def _end(facts: Facts, other: ProcessFact) -> Step:
     return Step(_kill(facts, other), why)
 
 
-def _kill(facts: Facts, process: ProcessFact, *options: str) -> str:
+def _kill(facts: Facts, process: ProcessDetails, *options: str) -> str:
     sudo = [] if facts.viewer_uid == 0 or process.user == facts.viewer else ["sudo"]
     return " ".join([*sudo, "kill", *options, str(process.pid)])
 

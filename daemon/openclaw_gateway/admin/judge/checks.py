@@ -1,7 +1,7 @@
 """What doctor checks: each check reads what was found and says what is wrong with it. Pure.
 
-A check that yields nothing, or only what is as it should be, found nothing wrong. Its number and name stay the same for ever; a new one is
-added at the end.
+Each yields findings, worst or not; one that yields none, or only findings that say "ok", found nothing
+wrong. Numbers and names of checks are for scripts, and never change: a new check goes to the end.
 """
 
 from __future__ import annotations

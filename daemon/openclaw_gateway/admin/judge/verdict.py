@@ -18,7 +18,7 @@ from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.host.address import url
 
 if TYPE_CHECKING:
-    from openclaw_gateway.admin.look.facts import Facts, ProcessFact
+    from openclaw_gateway.admin.look.facts import Facts, ProcessDetails
     from openclaw_gateway.admin.look.units import Unit
 
 
@@ -97,7 +97,7 @@ _CONTENDED = (EADDRINUSE, EAGAIN)
 """The port was someone else's, or a lock was; see ``AlreadyListeningError`` and ``AlreadyRunningError``."""
 
 
-def in_the_way(facts: Facts) -> tuple[ProcessFact, ...]:
+def in_the_way(facts: Facts) -> tuple[ProcessDetails, ...]:
     """Return who keeps the gateway from its port, as far as we may see: its holder, else who listens there."""
     return (facts.owner,) if facts.owner else facts.strangers
 

@@ -15,6 +15,7 @@ from openclaw_gateway import __version__
 from openclaw_gateway.admin.look import credentials
 from openclaw_gateway.admin.look.credentials import Credential
 from openclaw_gateway.admin.look.history import Exit, duplicate_of, last_exits
+from openclaw_gateway.admin.look.locks import names_living
 from openclaw_gateway.admin.look.subject import Subject
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit, manager_of, user_name
 from openclaw_gateway.claim.baseport import Holder
@@ -33,7 +34,7 @@ _BESIDE_TIMEOUT_S = 0.5
 CGROUP_ROOT = "/sys/fs/cgroup"
 
 
-class ProcessFact(NamedTuple):
+class ProcessDetails(NamedTuple):
     """One process; what may not be seen is ``None``."""
 
     pid: int
@@ -114,13 +115,13 @@ class Facts(NamedTuple):
 
     subject: Subject
     """Which gateway, its unit, and where it is configured to be."""
-    process: ProcessFact | None
+    process: ProcessDetails | None
     """The gateway: the unit's main process, else whoever holds the lock and is not another gateway."""
-    owner: ProcessFact | None
+    owner: ProcessDetails | None
     """Who holds the base port; usually the same."""
     lock: LockFact
     listeners: tuple[ListenerFact, ...]
-    strangers: tuple[ProcessFact, ...]
+    strangers: tuple[ProcessDetails, ...]
     """Those who listen on the port and are not the owner."""
     connections: Connections
     health: HealthFact
@@ -207,13 +208,13 @@ def _main_pid(subject: Subject, lock: LockFact, displaced_by: str | None) -> int
     return by_unit or (None if displaced_by else lock.port_pid) or lock.state_pid
 
 
-def _look_at_owner(lock: LockFact) -> ProcessFact | None:
+def _look_at_owner(lock: LockFact) -> ProcessDetails | None:
     return look_at(lock.port_pid) if lock.port_pid else None
 
 
 def _strangers(
     listeners: tuple[ListenerFact, ...], known: set[int | None]
-) -> tuple[ProcessFact, ...]:
+) -> tuple[ProcessDetails, ...]:
     """Look at those who listen beside the gateway; one who has left meanwhile is none."""
     pids = dict.fromkeys(fact.pid for fact in listeners if fact.pid and fact.pid not in known)
     return tuple(fact for fact in map(look_at, pids) if fact)
@@ -235,7 +236,7 @@ def _ask_beside(listeners: tuple[ListenerFact, ...], pids: set[int]) -> tuple[Li
 
 def _ask(
     subject: Subject,
-    main: ProcessFact | None,
+    main: ProcessDetails | None,
     lock: LockFact,
     listeners: tuple[ListenerFact, ...],
 ) -> HealthFact:
@@ -278,7 +279,7 @@ def _last_exit(unit: Unit | None) -> Exit | None:
     return next(iter(last_exits(unit, count=1)), None)
 
 
-def look_at(pid: int, *, proc: str = PROC, cgroup_root: str = CGROUP_ROOT) -> ProcessFact | None:
+def look_at(pid: int, *, proc: str = PROC, cgroup_root: str = CGROUP_ROOT) -> ProcessDetails | None:
     """
     Describe a process; ``None`` if it is gone.
 
@@ -293,7 +294,7 @@ def look_at(pid: int, *, proc: str = PROC, cgroup_root: str = CGROUP_ROOT) -> Pr
     description = process.describe(pid, proc=proc)
     resident, threads = status.get("VmRSS", "").split(" ")[0], status.get("Threads", "")
     started_s = facts.start_ticks / os.sysconf("SC_CLK_TCK")
-    return ProcessFact(
+    return ProcessDetails(
         pid=pid,
         command=description.command,
         user=description.user,
@@ -372,17 +373,13 @@ def _lock(who: Holder | None, state_dir: str) -> LockFact:
     elif record is None and who is not None and state_pid == who.pid:
         # A holder that is stopped or starting tells nothing; its file may.
         record = read_record(state_dir, uid=uid)
-    own = None
-    if record is not None and record.start_ticks is not None:
-        facts = process.facts(record.pid)
-        own = facts is not None and facts.start_ticks == record.start_ticks
     return LockFact(
         port_pid=who.pid if who else None,
         port_uid=who.uid if who else None,
         state_dir=state_dir,
         state_pid=state_pid,
         record=record,
-        is_own_record=own,
+        is_own_record=names_living(record) if record else None,
         problem=problem,
         is_missing=is_missing,
     )

@@ -126,9 +126,24 @@ def _file(state_dir: str, directory: str, name: str, uid: int) -> LockPath | Non
     holder = process.flock_holder(info.st_dev, info.st_ino)
     record = read_record(state_dir, name, uid=uid)
     # On overlayfs the kernel's table has another device than stat(2), so its silence proves little.
-    writer = process.facts(record.pid) if record else None
-    lives = record is not None and writer is not None and record.start_ticks == writer.start_ticks
+    lives = record is not None and names_living(record) is not False
     return LockPath(path, holder, record, holder is None and not lives)
+
+
+def names_living(record: LockRecord) -> bool | None:
+    """
+    Whether the process that a record names is the one that wrote it, and lives.
+
+    Returns:
+        ``None`` if we can't tell: its pid is one of another PID namespace, where it means somebody
+        else, or it does not say when it began. pid_namespaces(7).
+    """
+    if record.boot_id not in (None, process.boot_id()):
+        return False
+    if record.start_ticks is None or not record.is_local(process.pid_namespace()):
+        return None
+    writer = process.facts(record.pid)
+    return writer is not None and writer.start_ticks == record.start_ticks
 
 
 def _shared_storage(path: str) -> str | None:

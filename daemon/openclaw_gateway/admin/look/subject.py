@@ -40,7 +40,7 @@ class Subject(NamedTuple):
     others: tuple[str, ...]
     """What else was seen on the way, in sentences."""
     state_dirs: tuple[str, ...] = ()
-    """Where its state may be, if one gateway was named by that or by what leads to it, and not just a port."""
+    """Directories that may be its state directory; empty if only a port was named, as any gateway may have that."""
 
     def is_of(self, record: LockRecord) -> bool:
         """Whether it may be this gateway that wrote a lock record."""
