@@ -36,12 +36,13 @@ class Daemon:
         self,
         *arguments: str,
         environ: dict[str, str],
-        program: Sequence[str] = (sys.executable, "-m", "openclaw_gateway"),
+        words: Sequence[str] = (sys.executable, "-m", "openclaw_gateway"),
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         self.process = subprocess.Popen(
-            [*program, *arguments],
+            [*words, *arguments],
             env=environ,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -87,6 +87,17 @@ class ShortageError(GatewayError):
         return f"the system can't give us what we need: {self.cause}"
 
 
+class ReloadError(GatewayError):
+    """New settings could not be read, for no reason that stands in them; ``problem`` is it."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
 class ConfigurationError(GatewayError):
     """
     A setting is wrong, and starting again won't make it right.

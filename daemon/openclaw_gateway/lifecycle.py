@@ -20,13 +20,14 @@ from openclaw_gateway import __version__
 from openclaw_gateway.claim.claim import Claim
 from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.errors import (
-    ConfigurationError,
     ExitCode,
     GatewayError,
     NotReadyError,
+    ReloadError,
     ShortageError,
     StorageError,
 )
+from openclaw_gateway.host import process, thread
 from openclaw_gateway.host.address import reachable, url
 from openclaw_gateway.settings.load import Settings
 from openclaw_gateway.supervisor.events import Event
@@ -35,11 +36,29 @@ from openclaw_gateway.supervisor.notify import Supervisor
 
 if TYPE_CHECKING:
     import asyncio
+    from threading import Thread
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    from openclaw_gateway.client.neighbours import Neighbours
+
+_STOP_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    # RestartKillSignal=SIGUSR1 stands in published drop-ins: who sends these wants a stop for a restart.
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 _SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP)
 _SHORTAGES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 _SELF_CHECK_S = 10.0
+_RELOAD_S = 30.0
+"""Seconds that reading the settings anew may take."""
+
+_COMM = "claw-gateway"
+"""
+The process's name in ps(1), 15 bytes at most. Not ``openclaw-gateway``: OpenClaw's own gateway ends
+every listener on its port whose name contains "openclaw", a healthy one of ours among them.
+"""
 
 
 class Service(Protocol):
@@ -83,6 +102,8 @@ def begun(environ: MutableMapping[str, str]) -> Iterator[Life]:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     life = Life(Supervisor(environ), open_journal(environ))
     try:
+        # Before any thread is started: each inherits the name of the one that starts it.
+        process.take_name(_COMM)
         yield life
     except _StopRequested:
         pass
@@ -98,6 +119,8 @@ def begun(environ: MutableMapping[str, str]) -> Iterator[Life]:
         life.journal.write(Event.FAILED, format_exc())
         life.exit_code = ExitCode.FAILURE
         return
+    finally:
+        life.supervisor.finish()
     life.journal.write(Event.STOPPED, "stopped")
 
 
@@ -114,6 +137,7 @@ class Life:
     def __init__(self, supervisor: Supervisor, journal: Journal) -> None:
         self.supervisor, self.journal = supervisor, journal
         self.exit_code = ExitCode.OK
+        supervisor.complain = lambda sentence: journal.write(Event.UNHEARD, sentence)
 
     def settings(self, load: Callable[[], Settings]) -> Settings:
         """Read the settings for the first time, and log what is doubtful. Raises what ``load`` raises."""
@@ -146,7 +170,7 @@ class Life:
         # Heavy imports wait until the port is ours.
         import asyncio
 
-        asyncio.run(self._serve(service, claim, settings, load))
+        asyncio.run(self._serve(_Serving(self, service, claim, settings, load)))
 
     def give_up(self, error: GatewayError) -> None:
         """Say in the journal and in ``systemctl status`` why the process ends."""
@@ -161,48 +185,60 @@ class Life:
         self.supervisor.failed(str(error), errno=error.errno)
         self.exit_code = error.exit_code
 
-    async def _serve(
-        self, service: Service, claim: Claim, settings: Settings, load: Callable[[], Settings]
-    ) -> None:
-        """Serve from the first signal that the loop takes to the last goodbye."""
-        import asyncio
+    async def _serve(self, serving: _Serving) -> None:
+        await serving.run()
 
-        stop, hurry, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        with _signals(stop, hurry, reload, self.journal):
-            if claim.base_port is not None:
-                asyncio.get_running_loop().add_reader(claim.base_port, claim.answer)
-            try:
-                await _first(
-                    stop.wait(), self._watch(service, claim, settings, load=load, reload=reload)
-                )
-            finally:
-                self.supervisor.stopping("stopping: saying goodbye to clients")
-                # The record is a courtesy to readers, and no reason to hang up on clients.
-                with suppress(StorageError):
-                    claim.publish(Phase.DRAINING)
-                await service.stop(hurry=hurry)
 
-    async def _watch(
+class _Serving:
+    """A service on a claimed port, from the first signal that the loop takes to the last goodbye."""
+
+    def __init__(
         self,
+        life: Life,
         service: Service,
         claim: Claim,
         settings: Settings,
-        *,
         load: Callable[[], Settings],
-        reload: asyncio.Event,
     ) -> None:
+        self._supervisor, self._journal = life.supervisor, life.journal
+        self._service, self._claim = service, claim
+        self._settings, self._load = settings, load
+        self._reading: Thread | None = None
+        self._neighbours: Neighbours | None = None
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises ``GatewayError`` if that can't be, or no longer."""
+        import asyncio
+
+        stop, hurry, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        with _signals(stop, hurry, reload, self._journal):
+            if self._claim.base_port is not None:
+                loop = asyncio.get_running_loop()
+                loop.add_reader(self._claim.base_port, self._claim.answer)
+            try:
+                await _first(stop.wait(), self._live(reload))
+            finally:
+                self._supervisor.stopping("stopping: saying goodbye to clients")
+                # The record is a courtesy to readers, and no reason to hang up on clients.
+                with suppress(StorageError):
+                    self._claim.publish(Phase.DRAINING)
+                await self._service.stop(hurry=hurry)
+
+    async def _live(self, reload: asyncio.Event) -> None:
         """Start the service, say READY, then watch over it and take reloads until cancelled."""
+        from openclaw_gateway.client.neighbours import Neighbours
         from openclaw_gateway.supervisor.watchdog import Watchdog
 
+        service, claim, settings = self._service, self._claim, self._settings
         await service.start(claim)
         problem = await service.problem(timeout_s=_SELF_CHECK_S)
         if problem:
             raise NotReadyError(problem)
         service.ready()
         claim.publish(Phase.READY)
-        self.supervisor.ready(service.status())
+        self._supervisor.ready(self._status())
         address = url(reachable(settings.host), settings.port)
-        self.journal.write(
+        self._journal.write(
             Event.STARTED,
             f"openclaw-gateway {__version__} ready on {address} after {_age_s(claim):.2f} s, "
             f"state directory {claim.record.state_dir}",
@@ -211,47 +247,89 @@ class Life:
             CONFIG_PATH=settings.config_path,
             LOCK_PATH=claim.lock_paths[-1],
         )
-
-        def look() -> None:
-            for path in claim.verify():
-                self.journal.write(
-                    Event.LOCK_RESTORED,
-                    f"lock file {path} had been removed; made anew",
-                    LOCK_PATH=path,
-                )
-
+        if claim.sockets:  # else whoever listens on our port is our own child
+            self._neighbours = Neighbours(settings.port, self._journal, own=self._own_inodes)
         watchdog = Watchdog(
-            self.supervisor, self.journal, look=look, problem=service.problem, status=service.status
+            self._supervisor,
+            self._journal,
+            look=self._look,
+            problem=service.problem,
+            status=self._status,
         )
-        await _first(
-            watchdog.run(),
-            self._reloads(service, settings, load=load, wanted=reload),
-            _raised(service.lost()),
-        )
+        await _first(watchdog.run(), self._reloads(reload), _raised(service.lost()))
 
-    async def _reloads(
-        self,
-        service: Service,
-        settings: Settings,
-        *,
-        load: Callable[[], Settings],
-        wanted: asyncio.Event,
-    ) -> None:
+    def _look(self) -> None:
+        """See that the claim is still ours, and who else came to our port. Raises ``ClaimLostError``."""
+        for path in self._claim.verify():
+            self._journal.write(
+                Event.LOCK_RESTORED,
+                f"lock file {path} had been removed; made anew",
+                LOCK_PATH=path,
+            )
+        if self._neighbours is not None:
+            self._neighbours.look()
+
+    def _own_inodes(self) -> list[int]:
+        return [os.fstat(listener.fileno()).st_ino for listener in self._claim.sockets]
+
+    def _status(self) -> str:
+        beside = self._neighbours.status() if self._neighbours is not None else ""
+        return self._service.status() + beside
+
+    async def _reloads(self, wanted: asyncio.Event) -> None:
         """Reload whenever that is wanted, one at a time, until cancelled."""
         while True:
             await wanted.wait()
-            wanted.clear()
-            self.supervisor.reloading()
+            wanted.clear()  # a signal that comes from here on asks for one more
+            self._supervisor.reloading()
             try:
-                fresh = load()
-                service.use(fresh)
-            except (ConfigurationError, StorageError) as error:
-                self.journal.write(
-                    Event.RELOAD_REFUSED, f"reload refused, the old settings stay: {error}"
+                fresh = await self._read()
+                self._service.use(fresh)
+            except Exception as error:  # READY must follow, whatever a reader stumbles over
+                self._journal.write(
+                    Event.RELOAD_REFUSED,
+                    f"reload refused, the old settings stay: {_reason(error)}",
                 )
             else:
-                _report_reload(settings, fresh, self.journal)
-            self.supervisor.ready(service.status())
+                _report_reload(self._settings, fresh, self._journal)
+            self._supervisor.ready(self._status())
+
+    async def _read(self) -> Settings:
+        """
+        Read the settings in a thread, so that a slow disk or a huge file holds up nobody.
+
+        Raises:
+            ReloadError: It takes too long. The thread is left to itself, as nothing can end it.
+            Exception: Whatever reading raised.
+        """
+        import asyncio
+
+        if self._reading is not None and self._reading.is_alive():
+            raise ReloadError("they are still being read for an earlier reload")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[tuple[Settings | None, BaseException | None]] = loop.create_future()
+
+        def settle(fresh: Settings | None, failure: BaseException | None) -> None:
+            if not done.done():
+                done.set_result((fresh, failure))
+
+        def read() -> None:
+            fresh, failure = None, None
+            try:
+                fresh = self._load()
+            except BaseException as error:
+                failure = error
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, fresh, failure)
+
+        self._reading = thread.start(read, name="reload")
+        try:
+            fresh, failure = await asyncio.wait_for(done, _RELOAD_S)
+        except TimeoutError:
+            raise ReloadError(f"they could not be read within {_RELOAD_S:g} s") from None
+        if fresh is None:
+            raise ReloadError(_reason(failure)) from failure
+        return fresh
 
 
 @contextmanager
@@ -261,7 +339,7 @@ def _signals(
     """
     Have the loop take the signals that waited: the first one stops, a second one hurries.
 
-    Once the loop is left they wait again: a third one must not keep the locks from being released.
+    Once the loop is left they are ignored: a third one must not keep the locks from being released.
     """
     import asyncio
 
@@ -281,6 +359,20 @@ def _signals(
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        # Threads of extensions may not block them: the kernel would give them one, to die of.
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _reason(error: BaseException | None) -> str:
+    """Say why something failed; of what was not foreseen, its kind too."""
+    if isinstance(error, GatewayError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    # Not its repr: that of an encoding error shows all the text that it was about, secrets included.
+    return f"{type(error).__name__}: {error}"
 
 
 def _report_reload(settings: Settings, fresh: Settings, journal: Journal) -> None:

@@ -215,7 +215,7 @@ def test_node_gateway_of_an_installed_unit_does_not_take_ours_for_one_of_its_own
     script = Path(sys.executable).with_name("openclaw-gateway")
     place = {"OPENCLAW_STATE_DIR": str(state_dir), "OPENCLAW_GATEWAY_PORT": str(port)}
     environ = clean_environ(**place, OPENCLAW_GATEWAY_TOKEN=TOKEN, PYTHONUNBUFFERED="1")
-    ours = Daemon("run", environ=environ, program=[str(script)])
+    ours = Daemon("run", environ=environ, words=[str(script)])
     try:
         ours.ready()
         unit = {"OPENCLAW_SERVICE_MARKER": "openclaw", "OPENCLAW_SERVICE_KIND": "gateway"}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from openclaw_gateway.client.answer import Health
 from openclaw_gateway.client.health import probe
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.supervisor.notify import Supervisor
+from openclaw_gateway.supervisor.persistence import Persistence
 
 
 def index_of(heard: list[str], assignment: str) -> int:
@@ -237,6 +241,94 @@ def test_full_socket_neither_blocks_nor_raises(
     for number in range(5000):
         supervisor.status(f"{number}")
     assert 0 < len(notify.drain()) < 5000
+
+
+@contextmanager
+def crowded(address: str) -> Iterator[None]:
+    """Fill a notify socket's queue, as far as the kernel lets one sender."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect(address)
+        sender.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                sender.send(b"X=1")
+        yield
+
+
+def test_what_matters_is_repeated_until_it_is_taken_and_in_order(
+    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = speaking_to(monkeypatch, notify.path)
+    with crowded(notify.path):
+        supervisor.ready("one")
+        supervisor.reloading()
+        supervisor.status("lost")
+        supervisor.ready("two")
+        assert not any("READY" in heard for heard in notify.drain())
+    assert "STATUS=one" in notify.wait_for("READY=1")
+    notify.wait_for("RELOADING=1")
+    assert "STATUS=two" in notify.wait_for("READY=1")
+    supervisor.status("heard")
+    assert notify.wait_for("STATUS=") == "STATUS=heard"
+
+
+def test_what_is_no_longer_true_is_not_repeated(
+    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = speaking_to(monkeypatch, notify.path)
+    with crowded(notify.path):
+        supervisor.ready("one")
+        supervisor.stopping("bye")
+        notify.drain()
+    notify.wait_for("STOPPING=1")
+    assert not any("READY=1" in heard for heard in notify.heard)
+
+
+def test_gateway_that_met_a_full_queue_becomes_ready(start: Start, notify: NotifySocket) -> None:
+    with crowded(notify.path):
+        daemon = start(NOTIFY_SOCKET=notify.path).ready()
+        assert not any("READY=1" in heard for heard in notify.drain())
+    notify.wait_for("READY=1")
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_socket_that_is_made_anew_is_spoken_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    name = f"openclaw-gateway-test-{os.getpid()}"
+    path = tmp_path / "notify"
+    bound, address = (str(path), str(path)) if kind == "path" else (f"\0{name}", f"@{name}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:
+        first.bind(bound)
+        supervisor = speaking_to(monkeypatch, address)
+    supervisor.ready("nobody there")
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as second:
+        second.bind(bound)
+        second.settimeout(CAP_S)
+        assert second.recv(100).startswith(b"READY=1\n")
+        supervisor.finish()
+
+
+def test_loss_of_what_matters_is_logged(start: Start) -> None:
+    daemon = start(NOTIFY_SOCKET="/nonexistent").ready()
+    line = daemon.wait_for("systemd does not take READY=1: No such file or directory")
+    assert line.startswith("openclaw-gateway: warning: ")
+    assert daemon.stop() == 0
+    assert any("systemd never took STOPPING=1" in line for line in daemon.log)
+
+
+def test_repetition_has_an_end() -> None:
+    said: queue.Queue[str] = queue.Queue()
+    refusal = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    repeating = Persistence(lambda message: refusal, complain=said.put, patience_s=0.0)
+    repeating.add("READY=1\nSTATUS=x")
+    assert "does not take READY=1: Resource temporarily unavailable; given up" in said.get(
+        timeout=CAP_S
+    )
+    repeating.finish(timeout_s=CAP_S)
+    assert said.empty()
 
 
 @pytest.mark.parametrize("address", ["/does/not/exist", "@openclaw-gateway-test-nobody", ""])

@@ -213,7 +213,7 @@ def test_duplicate_is_parked_until_the_advice_is_followed(machine: Machine) -> N
     said = of(second)
     assert said["state"] == "parked"
     assert said["exit_code"] == 3
-    assert f"behind pid {owner_pid} (openclaw-gateway, user openclaw-gateway, " in said["reason"]
+    assert f"behind pid {owner_pid} (claw-gateway, user openclaw-gateway, " in said["reason"]
     assert said["reason"].endswith("which is still there")
     assert commands(said) == [
         f"systemctl disable --now {owner.name}",

@@ -1,57 +1,109 @@
-"""An answer to the probe of a port, in whatever pieces it comes."""
+"""The exchange behind every probe, without a socket: however its answer comes in pieces."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_gateway.client.answer import LIVE, Exchange, Health, judge
-
-BODY = LIVE if isinstance(LIVE, bytes) else str(LIVE).encode()
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
-    BODY
+from openclaw_gateway.client.answer import (
+    LIVE,
+    MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
+    Exchange,
+    Health,
+    Readiness,
+    judge,
+    readiness,
 )
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\n" + LIVE
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b'5;x=y\r\n{"ok"\r\n16\r\n:true,"status":"live"}\r\n0\r\n\r\n'
+)
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + LENGTH
 
 
-def heard(*pieces: bytes) -> Exchange:
-    """Feed pieces until no more is wanted, which must come to pass."""
-    exchange = Exchange("127.0.0.1", 18789, "/healthz")
-    assert any(exchange.feed(piece) for piece in pieces)
+def fed(*pieces: bytes) -> Exchange:
+    """Return an exchange that got these pieces, as many as it wanted."""
+    exchange = Exchange("127.0.0.1", 1, "/healthz")
+    for piece in pieces:
+        if exchange.feed(piece):
+            break
     return exchange
 
 
-def is_healthy(exchange: Exchange) -> bool:
-    assert exchange.status is not None
-    return judge(exchange.status, exchange.body) is Health.HEALTHY
+def test_request_names_its_host_and_asks_for_the_connection_to_be_closed() -> None:
+    assert Exchange("::1", 18789, "/healthz").request == (
+        b"GET /healthz HTTP/1.1\r\nHost: [::1]:18789\r\n"
+        b"Accept: application/json\r\nConnection: close\r\n\r\n"
+    )
 
 
-def test_head_that_comes_before_its_body() -> None:
-    assert is_healthy(heard(HEAD, BODY))
+@pytest.mark.parametrize("answer", [LENGTH, CHUNKED, INTERIM])
+@given(cuts=st.sets(st.integers(1, 150)))
+def test_answer_means_the_same_in_any_pieces(answer: bytes, cuts: set[int]) -> None:
+    edges = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
+    exchange = fed(*(answer[a:b] for a, b in itertools.pairwise(edges)))
+    assert (exchange.status, exchange.body) == (200, LIVE)
+
+
+@pytest.mark.parametrize("answer", [LENGTH, CHUNKED, INTERIM])
+def test_cut_answer_is_none(answer: bytes) -> None:
+    needed = len(answer) - len(b"\r\n") * (answer is CHUNKED)
+    for length in range(needed):
+        assert fed(answer[:length], b"").status is None
+
+
+def test_answer_without_a_length_ends_with_the_connection() -> None:
+    assert fed(b"HTTP/1.0 200 OK\r\n\r\n", LIVE, b"").body == LIVE
+
+
+def test_no_more_is_taken_than_a_gateway_would_say() -> None:
+    endless = Exchange("127.0.0.1", 1, "/healthz")
+    assert endless.feed(b"HTTP/1.1 200 OK\r\n" + b"x" * MAX_HEAD_BYTES)
+    assert endless.status is None
+    long = fed(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * MAX_BODY_BYTES * 9)
+    assert len(long.body) == MAX_BODY_BYTES + 1
+    assert judge(200, long.body) is Health.FOREIGN
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [HEAD + BODY, CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)],
-    ids=["with a length", "in chunks"],
+    ("pieces", "wants_tls"),
+    [
+        ((b"",), True),
+        ((b"\x15\x03\x01",), True),
+        ((b"\x16\x03\x03",), True),
+        ((b"HTTP/1.1 400 Bad Request\r\n\r\nuse HTTPS", b""), True),
+        ((b"HTTP/1.1 400 Bad Request\r\n\r\nno", b""), False),
+        ((b"HTTP/1.1 308 P\r\nLocation: https://x/\r\nContent-Length: 0\r\n\r\n",), True),
+        ((b"HTTP/1.1 308 P\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n",), False),
+        ((b"SSH-2.0-OpenSSH\r\n",), False),
+        ((LENGTH,), False),
+    ],
 )
-def test_byte_for_byte(answer: bytes) -> None:
-    assert is_healthy(heard(*(bytes([byte]) for byte in answer)))
+def test_listener_that_wants_tls_is_recognized(pieces: tuple[bytes, ...], wants_tls: bool) -> None:
+    assert fed(*pieces).speaks_tls is wants_tls
 
 
-@given(st.lists(st.integers(0, len(HEAD + BODY)), max_size=4))
-def test_any_cut(cuts: list[int]) -> None:
-    answer = HEAD + BODY
-    at = sorted({0, *cuts, len(answer)})
-    assert is_healthy(heard(*(answer[begin:end] for begin, end in pairwise(at))))
+@given(st.lists(st.binary(max_size=40)))
+def test_nothing_that_a_peer_sends_is_an_error(pieces: list[bytes]) -> None:
+    exchange = fed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *pieces, b"")
+    assert judge(200, exchange.body) in Health
+    assert fed(*pieces, b"").speaks_tls in (True, False)
 
 
-def test_body_that_never_comes_is_no_answer() -> None:
-    assert heard(HEAD, b"").status is None
-
-
-def test_body_without_a_length_ends_with_the_connection() -> None:
-    assert is_healthy(heard(b"HTTP/1.0 200 OK\r\n\r\n", BODY, b""))
+@pytest.mark.parametrize(
+    ("status", "body", "found"),
+    [
+        (200, b'{"ready":true}', Readiness(True, ())),
+        (503, b'{"failing":["disk","\\u001b[31m",7]}', Readiness(False, ("disk", "7"))),
+        (503, b"[", Readiness(False, ())),
+        (404, b"{}", None),
+    ],
+)
+def test_readiness(status: int, body: bytes, found: Readiness | None) -> None:
+    assert readiness(status, body) == found

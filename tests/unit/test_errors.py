@@ -18,6 +18,7 @@ from openclaw_gateway.errors import (
     ListenerLostError,
     NothingToShowError,
     NotReadyError,
+    ReloadError,
     ShortageError,
     StorageError,
     UnreadableError,
@@ -90,6 +91,7 @@ URL = "ws://127.0.0.1:18789"
             "not ready: own /healthz did not answer within 10.0 s",
             1,
         ),
+        (ReloadError("ENODEV: no such device"), "ENODEV: no such device", 1),
         (
             ClaimLostError("/state", "replaced by another directory"),
             "lost the claim on /state: replaced by another directory",

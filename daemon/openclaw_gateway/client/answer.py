@@ -140,6 +140,7 @@ class Exchange:
         Returns:
             Whether nothing more is wanted: the answer is whole, too long, or none.
         """
+        searched = max(0, len(self._received) - 3)  # an end may come in two pieces
         self._received += data
         # A head may come alone: that its body has not come yet is no end.
         at_end = not data
@@ -147,15 +148,14 @@ class Exchange:
             # An answer that begins otherwise is no HTTP, and won't become any.
             if not self._received.startswith(b"HTTP/1."[: len(self._received)]):
                 return True
-            # What was searched before isn't searched again, but for an end that came in two pieces.
-            end = self._received.find(b"\r\n\r\n", max(0, len(self._received) - len(data) - 3))
+            end = self._received.find(b"\r\n\r\n", searched)
             if end < 0:
                 return at_end or len(self._received) > MAX_HEAD_BYTES
             head = _parse_head(bytes(self._received[:end]))
             if head is None:
                 return True
             del self._received[: end + 4]
-            data = bytes(self._received)
+            searched = 0
             # Interim answers precede the one that counts. RFC 9110, section 15.2.
             if head.status == 101 or not 100 <= head.status < 200:
                 self._head = head

@@ -6,6 +6,7 @@ All of it explains a lock and none of it overrules one; see flock(2) and ``owner
 from __future__ import annotations
 
 import os
+from errno import EACCES, ENOENT, EPERM, EROFS
 from typing import NamedTuple
 
 PROC = "/proc"
@@ -29,7 +30,7 @@ class Description(NamedTuple):
     unit: str | None
 
     def __str__(self) -> str:
-        """``pid 812 (openclaw-gateway, user openclaw, unit openclaw-gateway.service)``."""
+        """``pid 812 (claw-gateway, user openclaw, unit openclaw-gateway.service)``."""
         parts = [self.command, self.user and f"user {self.user}", self.unit and f"unit {self.unit}"]
         known = ", ".join(part for part in parts if part)
         return f"pid {self.pid} ({known})" if known else f"pid {self.pid}"
@@ -70,6 +71,20 @@ def pid_namespace(*, proc: str = PROC) -> int:
         return os.stat(f"{proc}/self/ns/pid").st_ino
     except OSError:
         return 0
+
+
+def take_name(comm: str, *, proc: str = PROC) -> None:
+    """
+    Give the calling process's first thread another name, of at most 15 bytes, as ps(1) shows it.
+
+    A courtesy: where ``/proc`` is missing, read-only or closed to us the old one stays. proc_pid_comm(5).
+    """
+    try:
+        with open(f"{proc}/self/comm", "wb", buffering=0) as file:
+            file.write(comm.encode("ascii"))
+    except OSError as error:
+        if error.errno not in (ENOENT, EACCES, EPERM, EROFS):
+            raise
 
 
 def unit_of(pid: int | str, *, proc: str = PROC) -> str | None:

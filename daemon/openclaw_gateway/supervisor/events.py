@@ -46,6 +46,7 @@ class Event(Enum):
     HANDLER_FAILED = ("fa1b2c67080e4d1fb602423b5a19235d", Priority.ERROR)
     FAILED = ("fab92ef29ec54d2e9822ce3407dcb18d", Priority.CRIT)
     LIBRARY_LOGGED = ("c53a2a9a757f4d578f8731f38cc7cc0e", Priority.WARNING)
+    UNHEARD = ("9dfe84ca8462482ea4d629f8a5c7350f", Priority.WARNING)
 
     def __init__(self, message_id: str, priority: Priority) -> None:
         self.message_id, self.priority = message_id, priority

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sdnotify import SystemdNotifier
+
+    from openclaw_gateway.supervisor.persistence import Persistence
 
 _MICROSECONDS = 1_000_000
 _MAX_STATUS_CHARACTERS = 512
+_UNCONNECTED = (errno.ECONNREFUSED, errno.ENOTCONN)
+_PARTING_S = 0.5
 
 
 class Supervisor:
     """
     The service manager that started us, or its absence, which makes every message a silent no-op.
 
-    No message ever blocks or raises: a socket that is missing or full loses it.
+    No message ever blocks or raises. READY, RELOADING and STOPPING, which systemd acts on, are
+    repeated in the background until they are taken, or for a minute; all others can be lost.
 
     Attributes:
         present: Whether systemd supervises *this* process.
         invocation_id: The id of this start of the unit; ``None`` outside systemd. It is inherited by
             children, so it says nothing about whether we are supervised.
         watchdog_s: Seconds after which systemd ends us if it hears no ``WATCHDOG=1``; ``None`` if it does not watch.
+        complain: Told in a sentence, maybe by another thread, when systemd does not hear what it must.
     """
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
@@ -31,57 +42,105 @@ class Supervisor:
             systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
         """
         own_pid = str(os.getpid())
-        listening = bool(environ.get("NOTIFY_SOCKET"))
-        self.present = listening or environ.get("SYSTEMD_EXEC_PID") == own_pid
+        address = environ.get("NOTIFY_SOCKET", "")
+        self.present = bool(address) or environ.get("SYSTEMD_EXEC_PID") == own_pid
         self.invocation_id = environ.get("INVOCATION_ID") if self.present else None
         self.watchdog_s = _watchdog_s(environ, own_pid)
-        self._notifier = None
+        self.complain: Callable[[str], None] = lambda sentence: None
         self._last_status = ""
-        if listening:
-            from sdnotify import SystemdNotifier
-
-            self._notifier = SystemdNotifier()
-            if self._notifier.socket is not None:
-                self._notifier.socket.setblocking(False)
+        self._line = _Line(address) if address else None
+        self._persistence: Persistence | None = None
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
             environ.pop(name, None)
-
-    def _send(self, *assignments: str) -> None:
-        if self._notifier is not None:
-            # sdnotify encodes Latin-1: dressed up as Latin-1, UTF-8 passes through it unharmed.
-            self._notifier.notify("\n".join(assignments).encode().decode("latin-1"))
 
     def ready(self, status: str) -> None:
         """Say that the start, or a reload, is complete."""
         self._last_status = status
-        self._send("READY=1", _status(status))
+        self._insist("READY=1", _status(status))
 
     def status(self, status: str) -> None:
-        """Show one line in ``systemctl status``; said again, it is not sent again."""
-        if status != self._last_status:
+        """Show one line in ``systemctl status``; what was taken is not sent again."""
+        if status != self._last_status and self._try(_status(status)):
             self._last_status = status
-            self._send(_status(status))
 
     def reloading(self) -> None:
         """Say that the configuration is being read anew; ``ready`` must follow."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._insist("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str) -> None:
         """Say that the shutdown has begun."""
         self._last_status = status
-        self._send("STOPPING=1", _status(status))
+        if self._persistence is not None:
+            self._persistence.forget()  # nobody need hear any more that we were ready
+        self._insist("STOPPING=1", _status(status))
 
     def extend_start(self, seconds: float) -> None:
         """Ask that a start still under way not be cut off for that many seconds from now."""
-        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * _MICROSECONDS)}")
+        self._try(f"EXTEND_TIMEOUT_USEC={int(seconds * _MICROSECONDS)}")
 
     def ping(self) -> None:
         """Feed the watchdog."""
-        self._send("WATCHDOG=1")
+        self._try("WATCHDOG=1")
 
     def failed(self, status: str, *, errno: int | None) -> None:
         """Leave word of why we are about to exit; both show in ``systemctl status``."""
-        self._send(_status(status), *([] if errno is None else [f"ERRNO={errno}"]))
+        self._try(_status(status), *([] if errno is None else [f"ERRNO={errno}"]))
+
+    def finish(self) -> None:
+        """Wait a moment, as the process ends, for what systemd must hear and hasn't taken."""
+        if self._persistence is not None:
+            self._persistence.finish(timeout_s=_PARTING_S)
+
+    def _try(self, *assignments: str) -> bool:
+        """Send once; say whether it was taken."""
+        return self._line is not None and self._line.send("\n".join(assignments)) is None
+
+    def _insist(self, *assignments: str) -> None:
+        """Send, and repeat in the background what is not taken, in the order in which it was said."""
+        if self._line is None:
+            return
+        message = "\n".join(assignments)
+        if self._persistence is None:
+            if self._line.send(message) is None:
+                return
+            from openclaw_gateway.supervisor.persistence import Persistence
+
+            self._persistence = Persistence(self._line.send, complain=self.complain)
+        self._persistence.add(message)
+
+
+class _Line:
+    """The way to systemd's socket: sdnotify's, with its errors for us to handle."""
+
+    def __init__(self, address: str) -> None:
+        from sdnotify import SystemdNotifier
+
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        # It connects to what the process's environment names, and has no socket if that fails.
+        self._notifier: SystemdNotifier = SystemdNotifier()
+        self._notifier.debug = True  # "raise any exceptions generated to the caller"
+        if self._notifier.socket is None:
+            import socket
+
+            self._notifier.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notifier.socket.setblocking(False)
+
+    def send(self, message: str) -> OSError | None:
+        """Send without blocking. Returns ``None`` if systemd's queue took it, else why not."""
+        # sdnotify encodes Latin-1: dressed up as Latin-1, UTF-8 passes through it unharmed.
+        dressed = message.encode().decode("latin-1")
+        try:
+            try:
+                self._notifier.notify(dressed)
+            except OSError as error:
+                if error.errno not in _UNCONNECTED:
+                    raise
+                # Whoever made the socket anew, as a container's supervisor may, is listening again.
+                self._notifier.socket.connect(self._address)
+                self._notifier.notify(dressed)
+        except OSError as error:
+            return error
+        return None
 
 
 def _watchdog_s(environ: MutableMapping[str, str], own_pid: str) -> float | None:
