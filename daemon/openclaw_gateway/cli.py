@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from errno import EBADF
@@ -77,8 +78,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "openclaw-gateway") -
 
 def _do(words: Sequence[str], prog: str) -> int:
     """Do what the words say; return what to exit with."""
+    words, guarded = _split(words)
     try:
-        arguments = parser(prog).parse_args(words)
+        arguments = parser(prog).parse_args(words, argparse.Namespace(command=guarded))
     except SystemExit as end:  # after --help, --version or a usage error, with a number
         return int(end.code or 0)
     try:
@@ -88,6 +90,14 @@ def _do(words: Sequence[str], prog: str) -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return int(error.exit_code)
+
+
+def _split(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Cut off the program that is to be guarded, which goes through as it is: all behind the first ``--``."""
+    if words[0] != "guard" or "--" not in words:
+        return words, ()
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
 
 
 def _open_standard_descriptors() -> None:
@@ -115,6 +125,19 @@ def openclaw() -> NoReturn:
         print("usage: openclaw gateway [VERB] [OPTION]...", file=sys.stderr)
         sys.exit(ExitCode.USAGE)
     main(words[1:], prog="openclaw gateway")
+
+
+def openclaw_guard() -> NoReturn:
+    """
+    Be ``openclaw-guard``: the guard, in the words that OpenClaw puts behind a wrapper of its own.
+
+    ``openclaw gateway install --wrapper PATH`` writes ``ExecStart=PATH gateway --port PORT``.
+    """
+    match sys.argv[1:]:
+        case ["gateway", *options]:
+            main(["guard", *options], prog="openclaw-guard")
+        case words:
+            main(["guard", *words], prog="openclaw-guard")
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -151,11 +174,29 @@ def _selection(arguments: argparse.Namespace) -> Selection:
     return select(os.environ, scope=Scope(arguments.scope), flags=_flags(arguments))
 
 
-def _run(arguments: argparse.Namespace) -> ExitCode:
+def _run(arguments: argparse.Namespace) -> int:
     from openclaw_gateway import gateway
 
     flags, environ = _flags(arguments), os.environ
     return gateway.run(lambda: settings.load(flags, environ), environ)
+
+
+def _guard(arguments: argparse.Namespace) -> int:
+    from openclaw_gateway.guard import guard, question
+
+    health = question.OPENCLAW_HEALTH
+    if arguments.health_path or arguments.health_body:
+        health = question.expecting(arguments.health_path or health.path, arguments.health_body)
+    startup: question.Route | None = question.OPENCLAW_STARTUP
+    if arguments.startup_path == "none":
+        startup = None
+    elif arguments.startup_path:
+        startup = question.expecting(arguments.startup_path, None)
+    options = guard.Options(
+        arguments.command, health, startup, arguments.ready_timeout, arguments.stop_signal
+    )
+    flags, environ = _flags(arguments), os.environ
+    return guard.run(lambda: settings.load(flags, environ), environ, options=options)
 
 
 def _config(arguments: argparse.Namespace) -> ExitCode:
@@ -267,6 +308,38 @@ def _call(arguments: argparse.Namespace) -> int:
     return report.exit_code
 
 
+def _configure_guard(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s [OPTION]... [-- COMMAND [ARGUMENT]...]"
+    parser.add_argument(
+        "--ready-timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=300.0,
+        help="how long the program has to get ready (300)",
+    )
+    parser.add_argument(
+        "--health-path", metavar="PATH", type=_path, help="what to ask it for (/healthz)"
+    )
+    parser.add_argument(
+        "--health-body",
+        metavar="TEXT",
+        help="what must stand in the answer beside status 200 (OpenClaw's; with --health-path anything)",
+    )
+    parser.add_argument(
+        "--startup-path",
+        metavar="PATH",
+        type=_path,
+        help='what to ask it for until it is ready, or "none" (/startupz)',
+    )
+    parser.add_argument(
+        "--stop-signal",
+        metavar="SIGNAL",
+        type=_signal,
+        default=signal.SIGTERM,
+        help="how it is asked to stop (TERM)",
+    )
+
+
 def _configure_scope(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     for scope, text in (("system", "the system's unit"), ("user", "your own user unit")):
@@ -352,6 +425,21 @@ def _seconds(text: str) -> float:
     return number
 
 
+def _path(text: str) -> str:
+    if text == "none" or (text.startswith("/") and text.isascii() and text.isprintable()):
+        return text
+    raise argparse.ArgumentTypeError(f"must begin with a slash, not {text[:80]!r}")
+
+
+def _signal(text: str) -> signal.Signals:
+    name = f"SIG{text.upper().removeprefix('SIG')}"
+    if name not in signal.Signals.__members__:
+        raise argparse.ArgumentTypeError(
+            f"must be the name of a signal, such as TERM or QUIT, not {text[:80]!r}"
+        )
+    return signal.Signals[name]
+
+
 _VERBS = (
     _Verb("run", "run the gateway in the foreground", _run),
     _Verb(
@@ -385,4 +473,11 @@ _VERBS = (
         (*_NAMING_FLAGS, "--host", "--bind"),
     ),
     _Verb("call", "call one method of the running gateway", _call, _configure_call),
+    _Verb(
+        "guard",
+        "run a gateway that somebody else wrote behind our claim: OpenClaw's own, by default",
+        _guard,
+        _configure_guard,
+        (*_NAMING_FLAGS, "--lock-timeout", "--health-timeout", "--log-level"),
+    ),
 )

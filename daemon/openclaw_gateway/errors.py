@@ -42,7 +42,7 @@ class GatewayError(Exception):
         event: What it is logged as when it ends the process.
     """
 
-    exit_code = ExitCode.FAILURE
+    exit_code: int = ExitCode.FAILURE
     hint = ""
     errno: int | None = None
     event = Event.FAILED
@@ -72,6 +72,25 @@ class ListenerLostError(GatewayError):
 
     def __str__(self) -> str:
         return f"the listener takes no connections any more: {self.cause}"
+
+
+class ChildEndedError(GatewayError):
+    """
+    The guarded program has ended, and not because it was asked to.
+
+    Attributes:
+        exit_code: What the guard ends with: as the program did, or 128 and the number of the signal that ended it.
+        reason: How it ended, a verb and what follows it.
+    """
+
+    event = Event.CHILD_ENDED
+
+    def __init__(self, exit_code: int, reason: str, *, hint: str = "") -> None:
+        super().__init__(exit_code, reason)
+        self.exit_code, self.reason, self.hint = exit_code, reason, hint
+
+    def __str__(self) -> str:
+        return f"the guarded program {self.reason}"
 
 
 class ShortageError(GatewayError):
@@ -109,7 +128,7 @@ class ConfigurationError(GatewayError):
         place: Line and column in the file, both from 1; ``None`` if there is no such place.
     """
 
-    exit_code = ExitCode.CONFIG
+    exit_code: int = ExitCode.CONFIG
     errno = EINVAL
     event = Event.CONFIG_INVALID
 
@@ -150,12 +169,12 @@ class UnreadableError(ConfigurationError):
         problem: str,
         *,
         errno: int,
-        exit_code: ExitCode = ExitCode.FAILURE,
+        exit_code: int = ExitCode.FAILURE,
         hint: str = "",
     ) -> None:
         super().__init__(path, "", problem, hint=hint)
         self.path, self.errno, self.exit_code = path, errno, exit_code
-        failed = exit_code is ExitCode.FAILURE
+        failed = exit_code == ExitCode.FAILURE
         self.event = Event.FAILED if failed else Event.STORAGE_UNUSABLE
 
     def __str__(self) -> str:

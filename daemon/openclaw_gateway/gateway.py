@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from openclaw_gateway import lifecycle
 from openclaw_gateway.claim import claim
 from openclaw_gateway.claim.record import Phase
-from openclaw_gateway.errors import ExitCode, GatewayError
+from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.host.address import reachable, url
 from openclaw_gateway.settings.load import Settings
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from openclaw_gateway.supervisor.journal import Journal
 
 
-def run(load: Callable[[], Settings], environ: MutableMapping[str, str]) -> ExitCode:
+def run(load: Callable[[], Settings], environ: MutableMapping[str, str]) -> int:
     """
     Be the gateway until told to stop.
 

@@ -136,7 +136,7 @@ class Life:
 
     def __init__(self, supervisor: Supervisor, journal: Journal) -> None:
         self.supervisor, self.journal = supervisor, journal
-        self.exit_code = ExitCode.OK
+        self.exit_code: int = ExitCode.OK
         supervisor.complain = lambda sentence: journal.write(Event.UNHEARD, sentence)
 
     def settings(self, load: Callable[[], Settings]) -> Settings:

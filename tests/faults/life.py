@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-
 import sdnotify  # noqa: F401
 
 from conftest import CAP_S, clean_environ, free_port

@@ -12,6 +12,9 @@ CATALOG = Path(__file__).parents[2] / "systemd" / "openclaw-gateway.catalog"
 # Fields that every entry of the kind has: journalctl shows others by their bare names.
 ALWAYS = {
     Event.STARTED: {"PORT", "STATE_DIR", "CONFIG_PATH", "LOCK_PATH"},
+    Event.CHILD_STARTED: {"CHILD_PID", "PORT", "STATE_DIR"},
+    Event.CHILD_READY: {"CHILD_PID", "PORT", "STATE_DIR", "CONFIG_PATH"},
+    Event.CHILD_ENDED: {"EXIT_CODE"},
     Event.LOCK_FAILED: {"EXIT_CODE"},
     Event.STORAGE_UNUSABLE: {"EXIT_CODE"},
 }

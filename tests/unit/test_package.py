@@ -29,4 +29,8 @@ def test_settings_are_shipped_as_plain_json_that_the_code_accepts_without_a_warn
     "example", sorted((DEBIAN / "examples").glob("*.conf")), ids=lambda p: p.name
 )
 def test_example_says_where_to_put_it(example):
-    assert f"/etc/systemd/system/openclaw-gateway.service.d/{example.name}" in example.read_text()
+    places = (
+        f"/etc/systemd/system/openclaw-gateway.service.d/{example.name}",
+        f"~/.config/systemd/user/openclaw-gateway.service.d/{example.name}",
+    )
+    assert any(place in example.read_text() for place in places)

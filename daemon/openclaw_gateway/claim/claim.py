@@ -275,7 +275,7 @@ def no_node(start: Start) -> None:
     after 2, it sees the records that are there since 1. In between both may see each other: then
     both hold back, it leaves for good, and we go on once its locks are free.
     """
-    while (contended := _node(start)) is not None:
+    while (contended := node_lock(start)) is not None:
         start.policy.settle(contended)
 
 
@@ -308,6 +308,27 @@ GATEWAY: Sequence[Step] = (
     listener,
 )
 """What our own gateway takes, in this order."""
+
+
+def begin(
+    settings: Settings,
+    claim: Claim,
+    supervisor: Supervisor,
+    journal: Journal,
+    *,
+    pause: Callable[[float], None],
+    policy: Policy | None = None,
+    passed: list[socket.socket] | None = None,
+) -> Start:
+    """Return what steps work with, its clock started. Arguments as for ``acquire``."""
+    return Start(
+        settings,
+        claim,
+        policy or Leave(settings, supervisor, journal, pause=pause),
+        Patience(supervisor, journal, pause=pause),
+        journal,
+        passed if passed is not None else [],
+    )
 
 
 @contextmanager
@@ -344,13 +365,8 @@ def acquire(
         claim = Claim(_own_record(settings, supervisor))
         undo.callback(claim.release)
         _disown_in_children(claim)
-        start = Start(
-            settings,
-            claim,
-            policy or Leave(settings, supervisor, journal, pause=pause),
-            Patience(supervisor, journal, pause=pause),
-            journal,
-            passed,
+        start = begin(
+            settings, claim, supervisor, journal, pause=pause, policy=policy, passed=passed
         )
         for step in steps:
             hold = step(start)
@@ -397,14 +413,14 @@ def _record(start: Start, name: str) -> Record:
 def _outwait_writer(start: Start, file: LockFile) -> bool:
     """Wait for a gateway that locks its record otherwise than by ``flock``; ``False`` if there is none."""
     waited = False
-    while (contended := _node(start) or _writer(file)) is not None:
+    while (contended := node_lock(start) or _writer(file)) is not None:
         waited = True
         if start.policy.settle(contended) is Verdict.RECLAIM:
             break
     return waited
 
 
-def _node(start: Start) -> Contended | None:
+def node_lock(start: Start) -> Contended | None:
     """Return who holds the locks of OpenClaw's own gateway for our state; ``None`` if nobody does."""
     state_dir = start.claim.state.path
     names = STATE_LOCK_NAME, config_lock_name(start.settings.config_path)

@@ -54,6 +54,8 @@ class LockRecord(NamedTuple):
     unit: str | None = None
     invocation_id: str | None = None
     version: str | None = None
+    child_pid: int | None = None
+    """The gateway behind a guard; ``None`` for one that serves by itself."""
 
     @property
     def takes_flock(self) -> bool:
@@ -80,10 +82,11 @@ _KEYS = {
     "unit": "unit",
     "invocationId": "invocation_id",
     "version": "version",
+    "childPid": "child_pid",
 }
 """Key on disk to field, in the order in which a person reads them."""
 
-_NUMBERS = {"pid", "port", "start_ticks", "pid_namespace"}
+_NUMBERS = {"pid", "port", "start_ticks", "pid_namespace", "child_pid"}
 
 
 def encode(record: LockRecord) -> bytes:

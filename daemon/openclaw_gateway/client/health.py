@@ -93,7 +93,7 @@ def check(
     fact = HealthFact(host, port, answer.health, took_s, scheme=scheme if gateway else None)
     if answer.health is not Health.HEALTHY:
         return fact
-    tls = _context() if scheme == "https" else None
+    tls = trusting_context() if scheme == "https" else None
     ready = _ask(host, port, READY_PATH, deadline_s=deadline_s, tls=tls, certificate=certificate)
     found = readiness(ready.status, ready.body) if ready.status is not None else None
     return fact._replace(ready=found.ready, failing=found.failing) if found else fact
@@ -106,7 +106,12 @@ def _find(
 
     def securely() -> _Answer:
         return _ask(
-            host, port, HEALTH_PATH, deadline_s=deadline_s, tls=_context(), certificate=certificate
+            host,
+            port,
+            HEALTH_PATH,
+            deadline_s=deadline_s,
+            tls=trusting_context(),
+            certificate=certificate,
         )
 
     if certificate is not None:
@@ -175,7 +180,7 @@ async def probe_on_loop(
     writer = None
     try:
         async with asyncio.timeout(timeout_s):
-            tls = None if certificate is None else _context()
+            tls = None if certificate is None else trusting_context()
             reader, writer = await asyncio.open_connection(host, port, ssl=tls)
             if writer.get_extra_info("sockname") == writer.get_extra_info("peername"):
                 return Health.REFUSED
@@ -227,7 +232,7 @@ def _left_s(deadline_s: float) -> float:
     return left_s
 
 
-def _context() -> ssl.SSLContext:
+def trusting_context() -> ssl.SSLContext:
     """Return a TLS client that trusts everyone: who it is decides whoever calls, by the certificate."""
     import ssl
 

@@ -24,9 +24,9 @@ class Listening(NamedTuple):
     """Connections that are complete and wait for ``accept``."""
 
 
-def listening(port: int, *, proc: str = PROC) -> list[Listening]:
+def listening(port: int | None = None, *, proc: str = PROC) -> list[Listening]:
     """
-    List who listens on ``port`` on any address, from the kernel's tables: nobody is connected to.
+    List who listens on ``port`` (or any) on any address, from the kernel's tables: nobody is connected to.
 
     See Also:
         proc_pid_net(5), "tcp": ``sl local_address rem_address st ... uid timeout inode``. The kernel
@@ -36,7 +36,7 @@ def listening(port: int, *, proc: str = PROC) -> list[Listening]:
         found
         for table in ("tcp", "tcp6")
         for found in _listeners(f"{proc}/self/net/{table}")
-        if found.port == port
+        if port in (None, found.port)
     ]
 
 

@@ -47,6 +47,9 @@ class Event(Enum):
     FAILED = ("fab92ef29ec54d2e9822ce3407dcb18d", Priority.CRIT)
     LIBRARY_LOGGED = ("c53a2a9a757f4d578f8731f38cc7cc0e", Priority.WARNING)
     UNHEARD = ("9dfe84ca8462482ea4d629f8a5c7350f", Priority.WARNING)
+    CHILD_STARTED = ("b2e112ab557744a6b316b4a382990eb5", Priority.INFO)
+    CHILD_READY = ("0f977650bc2e4a7da69500765fbc6f60", Priority.NOTICE)
+    CHILD_ENDED = ("ba16d7a7bd9b4aea94b1fbbbc0a3b5a1", Priority.ERROR)
 
     def __init__(self, message_id: str, priority: Priority) -> None:
         self.message_id, self.priority = message_id, priority

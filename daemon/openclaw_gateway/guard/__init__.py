@@ -1,0 +1,1 @@
+"""A gateway that somebody else wrote, behind our claim."""

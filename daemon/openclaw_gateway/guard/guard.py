@@ -1,0 +1,199 @@
+"""The guard: our claim in front, and a program of somebody else's as what is served."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import NamedTuple
+
+from openclaw_gateway import lifecycle
+from openclaw_gateway.claim import claim as claims
+from openclaw_gateway.claim.claim import Claim, Start, Step
+from openclaw_gateway.claim.decision import Obstacle
+from openclaw_gateway.claim.lockfile import Contended
+from openclaw_gateway.claim.record import Phase as RecordPhase
+from openclaw_gateway.errors import ChildEndedError, ExitCode
+from openclaw_gateway.guard.child import Child, environment
+from openclaw_gateway.guard.question import Route
+from openclaw_gateway.guard.rule import Ending, Phase, after_exit
+from openclaw_gateway.guard.watch import Ended, Expectation, Watch
+from openclaw_gateway.host import process
+from openclaw_gateway.host.address import url
+from openclaw_gateway.host.ports import listening
+from openclaw_gateway.settings.load import Settings
+from openclaw_gateway.supervisor.events import Event
+
+_RECORD_PHASE = {
+    Phase.STARTING: RecordPhase.STARTING,
+    Phase.READY: RecordPhase.READY,
+    Phase.STOPPING: RecordPhase.DRAINING,
+}
+
+
+class Options(NamedTuple):
+    """What to guard, and how to tell that it is well."""
+
+    command: Sequence[str]
+    """The program and its arguments; empty for OpenClaw's gateway."""
+    health: Route
+    startup: Route | None
+    ready_timeout_s: float
+    stop_signal: signal.Signals
+
+
+def nobody_listens(start: Start) -> None:
+    """
+    Make sure that nobody listens on the port, on whatever address, before the child is to.
+
+    Our own gateway finds that out by binding; a child would need seconds and hundreds of megabytes to.
+    """
+    port = start.settings.port
+    while found := listening(port):
+        address = found[0].host, port
+        start.policy.settle(Contended(Obstacle.LISTENER, address=address))
+
+
+GUARD: Sequence[Step] = (claims.state_directory, claims.no_node, claims.base_port, nobody_listens)
+"""What a guard takes: lock files and listener are the child's, and it takes them itself."""
+
+
+def run(
+    load: Callable[[], Settings], environ: MutableMapping[str, str], *, options: Options
+) -> int:
+    """
+    Start a program behind our claim and watch over it until it ends.
+
+    Args:
+        load: Reads the settings.
+        environ: The process's environment; systemd's variables are taken out of it.
+        options: What to guard.
+
+    Returns:
+        What to exit with: as the child did, see ``rule.after_exit``. Whatever happened is logged.
+    """
+    with lifecycle.begun(environ) as life:
+        settings = life.settings(load)
+        with claims.acquire(
+            settings,
+            life.supervisor,
+            life.journal,
+            environ=environ,
+            pause=life.pause,
+            steps=GUARD,
+        ) as held:
+            ended = _watch(settings, held, life, environ, options)
+            _conclude(ended, settings, held, life, options)
+    return life.exit_code
+
+
+def _watch(
+    settings: Settings,
+    held: Claim,
+    life: lifecycle.Life,
+    environ: MutableMapping[str, str],
+    options: Options,
+) -> Ended:
+    """Start the child, and see it to its end."""
+    port = settings.port
+    command = options.command or ("openclaw", "gateway", "run", "--port", str(port))
+    name = os.path.basename(command[0])
+    child = Child(
+        command,
+        environment(
+            environ,
+            port=port,
+            state_dir=held.state.path,
+            config_path=settings.config_path,
+            unit=held.record.unit,
+        ),
+    )
+    # Its arguments are left out: a person may have written a secret there.
+    life.journal.write(
+        Event.CHILD_STARTED,
+        f"started pid {child.pid} ({name}), which is to serve port {port}",
+        CHILD_PID=child.pid,
+        PORT=port,
+        STATE_DIR=held.state.path,
+    )
+    held.record = held.record._replace(child_pid=child.pid)
+
+    def on_phase(phase: Phase, after_s: float) -> None:
+        held.publish(_RECORD_PHASE[phase])
+        if phase is Phase.READY:
+            life.journal.write(
+                Event.CHILD_READY,
+                f"pid {child.pid} ({name}) is ready on {url('127.0.0.1', port)} "
+                f"after {after_s:.2f} s, state directory {held.state.path}",
+                PORT=port,
+                STATE_DIR=held.state.path,
+                CONFIG_PATH=settings.config_path,
+                CHILD_PID=child.pid,
+            )
+
+    expectation = Expectation(
+        port, options.health, options.startup, options.ready_timeout_s, options.stop_signal
+    )
+    watch = Watch(
+        child,
+        expectation,
+        life.supervisor,
+        life.journal,
+        name=name,
+        on_phase=on_phase,
+        hold=held.base_port,
+        answer=held.answer,
+    )
+    try:
+        return watch.until_end()
+    except BaseException:
+        child.stop()
+        raise
+
+
+def _conclude(
+    ended: Ended,
+    settings: Settings,
+    held: Claim,
+    life: lifecycle.Life,
+    options: Options,
+) -> None:
+    """
+    End as the child did.
+
+    Raises:
+        GatewayLockError: It left for somebody else.
+        ChildEndedError: It ended otherwise than by a stop that was asked for.
+    """
+    start = claims.begin(settings, held, life.supervisor, life.journal, pause=life.pause)
+    contended = claims.node_lock(start) is not None or bool(listening(settings.port))
+    ending = after_exit(
+        ended.phase,
+        ended.exit,
+        stop_signal=options.stop_signal,
+        gave_up=ended.gave_up,
+        contended=contended,
+    )
+    if ending is None:
+        claims.no_node(start)
+        nobody_listens(start)
+        gone = "exited with 78 for a gateway that has gone since"
+        ending = Ending(ExitCode.TEMPORARY, gone)
+    stopped = ended.phase is Phase.STOPPING and ending.exit_code == ExitCode.OK
+    if not stopped:
+        raise ChildEndedError(ending.exit_code, ending.reason, hint=_hint(ended, settings.port))
+
+
+def _hint(ended: Ended, port: int) -> str:
+    """
+    Say what a person would look for: who took the port, if somebody else ended the child.
+
+    A gateway of OpenClaw's that its own service starts ends whoever listens on its port. We can't prevent it.
+    """
+    if ended.exit.signal is None or ended.phase is Phase.STOPPING:
+        return ""
+    for found in listening(port):
+        pid = process.socket_owner(found.inode)
+        who = process.describe(pid, uid=found.uid) if pid else f"a process of uid {found.uid}"
+        return f"a signal from elsewhere ended it, and port {port} is now held by {who}"
+    return ""

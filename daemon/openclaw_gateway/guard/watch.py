@@ -1,0 +1,317 @@
+"""
+The guard's loop: one poll(2) over what can happen, and a look at the child whenever one is due.
+
+No event loop and no second thread: a child that is to die with us must be started by a thread that
+lives as long as we do, and a guard is to cost little beside what it guards.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.guard.child import Child, socket_inodes
+from openclaw_gateway.guard.question import Question, Route
+from openclaw_gateway.guard.rule import Action, Exit, Look, Phase, after_look
+from openclaw_gateway.host.address import reachable, url
+from openclaw_gateway.host.ports import Listening, listening
+from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.supervisor.journal import Journal
+from openclaw_gateway.supervisor.notify import Supervisor
+
+_STARTING_PAUSE_S = 0.25
+"""Seconds between two looks at a child that is not ready: a look costs 2 ms while nothing listens."""
+_DEGRADED_PAUSE_S = 5.0
+_UNWATCHED_PAUSE_S = 20.0
+"""Seconds between two looks where systemd watches nothing."""
+_EXTEND_EVERY_S = 5.0
+_EXTENSION_S = 15.0
+"""What systemd is asked for each time: three times as long as until we ask again."""
+_STARTING_ANSWER_S = 2.0
+_READY_ANSWER_S = 10.0
+"""Seconds that a probe waits. A busy gateway is asked again rather than waited for."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Each stops the child, by its own stop signal. OpenClaw's gateway would open a debugger on SIGUSR1."""
+
+
+class Expectation(NamedTuple):
+    """What a child must show to be called ready, and how it is asked to stop."""
+
+    port: int
+    health: Route
+    startup: Route | None
+    """``None`` if the health route says it all."""
+    ready_timeout_s: float
+    stop_signal: int
+
+
+class Asked(Protocol):
+    """The hold on the base port, which answers whoever asks for its holder."""
+
+    def fileno(self) -> int:
+        """Return the descriptor, readable when someone asks."""
+
+
+class Ended(NamedTuple):
+    """How it all ended."""
+
+    phase: Phase
+    """Where the child was."""
+    exit: Exit
+    gave_up: bool
+    """Whether we stopped it, as it was not ready in time."""
+
+
+class Watch:
+    """The life of one child, from its start to its end."""
+
+    def __init__(
+        self,
+        child: Child,
+        expectation: Expectation,
+        supervisor: Supervisor,
+        journal: Journal,
+        *,
+        name: str,
+        on_phase: Callable[[Phase, float], None],
+        hold: Asked,
+        answer: Callable[[], None],
+    ) -> None:
+        """
+        Begin.
+
+        Args:
+            child: What was started.
+            expectation: What it must show.
+            supervisor: Told of readiness, pings and states.
+            journal: Told of what a person should know.
+            name: The child's command, for people.
+            on_phase: Called with each new phase, and the seconds since the child was started.
+            hold: The base port's.
+            answer: Answers those who ask for the base port's holder.
+        """
+        self._child, self._expectation = child, expectation
+        self._supervisor, self._journal = supervisor, journal
+        self._name, self._on_phase = f"pid {child.pid} ({name})", on_phase
+        self._hold, self._answer = hold, answer
+        self._phase = Phase.STARTING
+        self._gave_up = False
+        self._degraded = False
+        watched_s = supervisor.watchdog_s
+        self._pause_s = watched_s / 3 if watched_s else _UNWATCHED_PAUSE_S
+        self._began_s = time.monotonic()
+        self._look_due_s = self._began_s
+        self._extend_due_s = self._began_s
+        self._questions: list[Route] = []
+        self._question: Question | None = None
+        self._listener: Listening | None = None
+        self._tls = False
+        self._found = Look(listens=False)
+
+    @property
+    def _address(self) -> str:
+        return url("127.0.0.1", self._expectation.port)
+
+    def until_end(self) -> Ended:
+        """Watch until the child has ended, and say how."""
+        with _signals() as woken:
+            while True:
+                for fd in self._poll(woken):
+                    if fd == woken:
+                        self._take_signals(woken)
+                    elif fd == self._hold.fileno():
+                        self._answer()
+                    elif self._question is not None and fd == self._question.fileno():
+                        self._question.advance()
+                exit = self._child.reap()
+                if exit is not None:
+                    self._drop_question()
+                    return Ended(self._phase, exit, self._gave_up)
+                self._go_on()
+
+    def _poll(self, woken: int) -> Iterator[int]:
+        """Wait until something happens or is due; yield the descriptors that it happened on."""
+        poll = select.poll()
+        for fd in (woken, self._child.pidfd, self._hold.fileno()):
+            poll.register(fd, select.POLLIN)
+        due_s = self._look_due_s
+        if self._question is not None:
+            poll.register(self._question.fileno(), self._question.events)
+            due_s = self._question.deadline_s
+        if self._phase is Phase.STARTING:
+            due_s = min(due_s, self._extend_due_s)
+        left_ms = max((due_s - time.monotonic()) * 1000, 0)
+        # poll(2) rounds down to whole milliseconds: a wake-up too early would spin until it is time.
+        for fd, _ in poll.poll(None if self._phase is Phase.STOPPING else left_ms + 1):
+            yield fd
+
+    def _take_signals(self, woken: int) -> None:
+        for number in os.read(woken, 64):
+            self._on_signal(signal.Signals(number))
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if number in _STOP_SIGNALS:
+            self._stop(f"stopping on {number.name}")
+        elif number == signal.SIGHUP:
+            # The child would die of it. Its settings it reads again by itself.
+            self._journal.write(
+                Event.RELOADED, f"{number.name}: nothing of a guard's to read again"
+            )
+
+    def _stop(self, why: str) -> None:
+        """Ask the child to stop, once; how long it takes is between it and ``TimeoutStopSec=``."""
+        if self._phase is Phase.STOPPING:
+            return
+        self._enter(Phase.STOPPING)
+        self._drop_question()
+        self._journal.write(Event.STOPPING, f"{why}: {self._name}")
+        self._supervisor.stopping(f"stopping {self._name}")
+        self._child.signal(self._expectation.stop_signal)
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._on_phase(phase, time.monotonic() - self._began_s)
+
+    def _go_on(self) -> None:
+        """Do what is due."""
+        now_s = time.monotonic()
+        if self._phase is Phase.STARTING and now_s >= self._extend_due_s:
+            self._extend_due_s = now_s + _EXTEND_EVERY_S
+            self._supervisor.extend_start(_EXTENSION_S)
+            self._supervisor.status(
+                f"starting for {now_s - self._began_s:.0f} s: {self._finding()}"
+            )
+        if self._question is not None:
+            if self._question.is_over(now_s):
+                self._on_answer(self._question, now_s)
+        elif self._phase is not Phase.STOPPING and now_s >= self._look_due_s:
+            self._begin_look(now_s)
+
+    def _begin_look(self, now_s: float) -> None:
+        """Look for the child's listener in the kernel's tables, and if there is one ask it."""
+        expectation = self._expectation
+        own = socket_inodes(self._child.family())
+        listeners = [found for found in listening() if found.inode in own]
+        here = [found for found in listeners if found.port == expectation.port]
+        if not here:
+            others = tuple(sorted({found.port for found in listeners}))
+            self._conclude(Look(listens=False, other_ports=others), now_s)
+            return
+        self._listener = here[0]
+        self._found = Look(listens=True, started=expectation.startup is None)
+        self._questions = [expectation.health]
+        if self._phase is Phase.STARTING and expectation.startup is not None:
+            self._questions.append(expectation.startup)
+        self._ask(now_s)
+
+    def _ask(self, now_s: float) -> None:
+        assert self._listener is not None
+        starting = self._phase is Phase.STARTING
+        patience_s = _STARTING_ANSWER_S if starting else min(_READY_ANSWER_S, self._pause_s)
+        self._question = Question(
+            reachable(self._listener.host),
+            self._expectation.port,
+            self._questions[0],
+            deadline_s=now_s + patience_s,
+            tls=self._tls,
+        )
+
+    def _on_answer(self, question: Question, now_s: float) -> None:
+        self._drop_question()
+        if question.wants_tls:
+            self._tls = True
+            self._ask(now_s)
+            return
+        route = self._questions.pop(0)
+        if route is self._expectation.health:
+            self._found = self._found._replace(health=question.health)
+        else:
+            self._found = self._found._replace(started=question.health is Health.HEALTHY)
+        if self._questions and question.health is Health.HEALTHY:
+            self._ask(now_s)
+        else:
+            self._conclude(self._found, now_s)
+
+    def _conclude(self, look: Look, now_s: float) -> None:
+        """Do what a look asks for."""
+        self._found = look
+        waited_s = now_s - self._began_s
+        action = after_look(
+            self._phase, look, waited_s=waited_s, ready_timeout_s=self._expectation.ready_timeout_s
+        )
+        pause_s = self._pause_s
+        match action:
+            case Action.READY:
+                self._enter(Phase.READY)
+                self._supervisor.ready(self._ready())
+            case Action.FEED:
+                self._supervisor.ping()
+                self._supervisor.status(self._ready())
+                self._degraded = False
+            case Action.DEGRADED:
+                self._tell_degraded()
+                pause_s = min(pause_s, _DEGRADED_PAUSE_S)
+            case Action.WAIT:
+                pause_s = _STARTING_PAUSE_S
+            case Action.GIVE_UP:
+                self._gave_up = True
+                timeout_s = self._expectation.ready_timeout_s
+                self._stop(f"not ready within {timeout_s:g} s ({self._finding()})")
+        self._look_due_s = now_s + pause_s
+
+    def _tell_degraded(self) -> None:
+        trouble = f"degraded: {self._finding()}"
+        self._supervisor.status(trouble)
+        if not self._degraded:
+            self._degraded = True
+            self._journal.write(Event.DEGRADED, trouble, CHILD_PID=self._child.pid)
+
+    def _ready(self) -> str:
+        return f"ready on {self._address}, guarding {self._name}"
+
+    def _finding(self) -> str:
+        """Say what the last look found."""
+        look, port = self._found, self._expectation.port
+        if not look.listens and look.other_ports:
+            elsewhere = ", ".join(map(str, look.other_ports))
+            return f"{self._name} listens on port {elsewhere}, and not on {port}"
+        if not look.listens:
+            return f"{self._name} does not listen on port {port}"
+        if look.health is Health.HEALTHY:
+            return f"{self._name} answers, and is still starting"
+        return f"{self._name} listens on port {port}, and there is {look.health or 'no answer yet'}"
+
+    def _drop_question(self) -> None:
+        if self._question is not None:
+            self._question.close()
+            self._question = None
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """
+    Have signals come through a descriptor, one byte each; until now they were blocked, and so they are again.
+
+    See Also:
+        The Python Library, ``signal.set_wakeup_fd``.
+    """
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    numbers = (*_STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
+    earlier = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    try:
+        yield woken
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        signal.set_wakeup_fd(earlier)
+        os.close(woken)
+        os.close(wake)

@@ -1,0 +1,341 @@
+"""A guard and its child: ready when that is, ended as that ends, alone on the port whoever else comes."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import program
+from conftest import CAP_S, Daemon, NotifySocket, Start, free_port
+from node_like import NodeLike
+from openclaw_gateway.claim.baseport import holder
+from openclaw_gateway.client.answer import Health
+from openclaw_gateway.client.health import probe
+
+
+class Guarded:
+    """A guard, and the small program that it guards."""
+
+    def __init__(self, start: Start, port: int, fifo: Path, *words: str, **variables: str) -> None:
+        self.port, self._fifo = port, fifo
+        options = [word for word in words if word.startswith("--")]
+        words = tuple(word for word in words if not word.startswith("--"))
+        child = [sys.executable, program.__file__, str(port), str(fifo), *words]
+        self.guard: Daemon = start("guard", *options, "--", *child, **variables)
+
+    @property
+    def child_pid(self) -> int:
+        if not hasattr(self, "_child_pid"):
+            self._child_pid = int(self.guard.wait_for("started pid").split("pid ")[1].split()[0])
+        return self._child_pid
+
+    def ready(self) -> Guarded:
+        assert self.child_pid
+        self.guard.wait_for("is ready on")
+        return self
+
+    def tell(self, line: str) -> None:
+        self._fifo.write_text(f"{line}\n")
+
+
+Guard = Callable[..., Guarded]
+
+
+@pytest.fixture
+def guard(start: Start, port: int, tmp_path: Path) -> Iterator[Guard]:
+    made = []
+
+    def begin(*words: str, **variables: str) -> Guarded:
+        fifo = tmp_path / f"fifo-{len(made)}"
+        os.mkfifo(fifo)
+        made.append(Guarded(start, port, fifo, *words, **variables))
+        return made[-1]
+
+    yield begin
+
+
+def gone(pid: int) -> None:
+    """Wait for the end of a process that is not ours."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([fd], [], [], CAP_S)[0], f"pid {pid} lives on"
+    finally:
+        os.close(fd)
+
+
+def test_ready_only_when_the_child_is(guard: Guard, notify: NotifySocket) -> None:
+    guarded = guard("deaf", "starting", NOTIFY_SOCKET=notify.path)
+    assert "does not listen on port" in notify.wait_for("STATUS=starting")
+    guarded.tell("listen")
+    while "is starting" not in notify.wait_for("STATUS=starting"):
+        pass
+    assert not any("READY=1" in message for message in notify.heard)
+    guarded.tell("started")
+    assert "ready on ws://127.0.0.1" in notify.wait_for("READY=1")
+
+
+def test_time_for_the_start_is_asked_for_as_long_as_it_lives(
+    guard: Guard, notify: NotifySocket
+) -> None:
+    guard("deaf", NOTIFY_SOCKET=notify.path)
+    for _ in range(3):
+        notify.wait_for("EXTEND_TIMEOUT_USEC=")
+
+
+def test_child_that_never_gets_ready_is_stopped_and_fails(guard: Guard) -> None:
+    guarded = guard("deaf", "--ready-timeout=0.5")
+    pid = guarded.child_pid
+    assert guarded.guard.finish() == 1
+    log = "\n".join(guarded.guard.log)
+    assert f"does not listen on port {guarded.port}" in log
+    gone(pid)
+
+
+def test_child_that_listens_elsewhere_has_both_ports_named(
+    guard: Guard, notify: NotifySocket
+) -> None:
+    elsewhere = free_port()
+    guarded = guard("elsewhere", str(elsewhere), NOTIFY_SOCKET=notify.path)
+    wanted = f"listens on port {elsewhere}, and not on {guarded.port}"
+    while wanted not in notify.wait_for("STATUS=starting"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [("exit 0", 0), ("exit 1", 1), ("exit 3", 3), ("exit 78", 78)]
+)
+def test_guard_ends_as_its_child_does(guard: Guard, line: str, code: int) -> None:
+    guarded = guard().ready()
+    guarded.tell(line)
+    assert guarded.guard.finish() == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGHUP])
+def test_child_that_a_signal_ends(guard: Guard, number: signal.Signals) -> None:
+    guarded = guard().ready()
+    os.kill(guarded.child_pid, number)
+    assert guarded.guard.finish() == 128 + number
+
+
+def test_exit_with_0_before_it_is_ready_is_a_failure(guard: Guard) -> None:
+    guarded = guard("deaf")
+    guarded.tell("exit 0")
+    assert guarded.guard.finish() == 1
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT]
+)
+def test_signals_stop_the_child_and_end_the_guard_with_0(
+    guard: Guard, notify: NotifySocket, number: signal.Signals
+) -> None:
+    guarded = guard(NOTIFY_SOCKET=notify.path).ready()
+    guarded.guard.signal(number)
+    notify.wait_for("STOPPING=1")
+    assert guarded.guard.finish() == 0
+    gone(guarded.child_pid)
+
+
+def test_stop_before_it_is_ready(guard: Guard) -> None:
+    guarded = guard("deaf")
+    pid = guarded.child_pid
+    assert guarded.guard.stop() == 0
+    gone(pid)
+
+
+def test_hangup_is_kept_from_the_child(guard: Guard) -> None:
+    guarded = guard().ready()
+    guarded.guard.signal(signal.SIGHUP)
+    guarded.guard.wait_for("SIGHUP")
+    assert probe("127.0.0.1", guarded.port) is Health.HEALTHY
+
+
+def test_child_that_ignores_the_stop_is_waited_for(guard: Guard) -> None:
+    """How long is systemd's affair: the guard has no timer of its own, and does not kill."""
+    guarded = guard("stubborn").ready()
+    guarded.guard.signal(signal.SIGTERM)
+    guarded.guard.wait_for("stopping on SIGTERM")
+    guarded.guard.signal(signal.SIGTERM)
+    assert probe("127.0.0.1", guarded.port) is Health.HEALTHY
+    guarded.tell("exit 0")
+    assert guarded.guard.finish() == 0
+
+
+def test_killed_guard_takes_its_child_along(guard: Guard) -> None:
+    guarded = guard().ready()
+    guarded.guard.kill()
+    gone(guarded.child_pid)
+
+
+def test_watchdog_is_fed_only_after_an_answer(guard: Guard, notify: NotifySocket) -> None:
+    guarded = guard(NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="1500000").ready()
+    notify.wait_for("WATCHDOG=1")
+    os.kill(guarded.child_pid, signal.SIGSTOP)
+    assert "a listener that does not answer" in notify.wait_for("STATUS=degraded")
+    notify.drain().clear()
+    os.kill(guarded.child_pid, signal.SIGCONT)
+    notify.wait_for("WATCHDOG=1")
+
+
+def test_listener_that_vanishes_while_the_child_lives_is_degraded(
+    guard: Guard, notify: NotifySocket
+) -> None:
+    guarded = guard(NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="1500000").ready()
+    notify.wait_for("WATCHDOG=1")
+    guarded.tell("unlisten")
+    assert "does not listen on port" in notify.wait_for("STATUS=degraded")
+
+
+def test_listener_of_somebody_else_is_no_sign_of_life(guard: Guard, notify: NotifySocket) -> None:
+    guarded = guard("deaf", NOTIFY_SOCKET=notify.path)
+    assert guarded.child_pid
+    usurper = program.Program(guarded.port)
+    usurper.listen()
+    try:
+        assert probe("127.0.0.1", guarded.port) is Health.HEALTHY
+        for _ in range(2):
+            assert "does not listen on port" in notify.wait_for("STATUS=starting")
+        assert not any("READY=1" in message for message in notify.drain())
+    finally:
+        usurper.unlisten()
+
+
+def test_launcher_in_between_is_seen_through(guard: Guard) -> None:
+    guarded = guard("launch").ready()
+    guarded.tell("exit 7")
+    assert guarded.guard.finish() == 7
+
+
+def test_child_that_forks_itself_away_is_no_child(guard: Guard) -> None:
+    guarded = guard("fork")
+    assert guarded.guard.process.wait(CAP_S) == 1
+    guarded.tell("exit 0")  # else the log never ends: the runaway has it open
+    guarded.guard.finish()
+    assert "exited with 0 before it was ready" in "\n".join(guarded.guard.log)
+
+
+def test_second_guard_is_a_duplicate(guard: Guard, start: Start, notify: NotifySocket) -> None:
+    first = guard().ready()
+    assert guard().guard.finish() == 1
+    assert guard(NOTIFY_SOCKET=notify.path).guard.finish() == 78
+    assert start(NOTIFY_SOCKET=notify.path).finish() == 78
+    assert probe("127.0.0.1", first.port) is Health.HEALTHY
+
+
+def test_guard_beside_our_own_gateway_is_a_duplicate(
+    guard: Guard, start: Start, notify: NotifySocket
+) -> None:
+    start().ready()
+    assert guard(NOTIFY_SOCKET=notify.path).guard.finish() == 78
+
+
+def test_guard_beside_a_raw_gateway_on_its_port_is_a_duplicate(
+    guard: Guard, port: int, notify: NotifySocket
+) -> None:
+    raw = program.Program(port)
+    raw.listen()
+    try:
+        refused = guard(NOTIFY_SOCKET=notify.path)
+        assert refused.guard.finish() == 78
+        assert not any("started pid" in line for line in refused.guard.log)
+    finally:
+        raw.unlisten()
+
+
+def test_guard_beside_a_raw_gateway_with_its_state_waits_then_gives_up(
+    guard: Guard, state_dir: Path, port: int, notify: NotifySocket
+) -> None:
+    raw = NodeLike(state_dir, state_dir / "openclaw.json", port)
+    try:
+        raw.does("lock", "record")
+        before = raw.said()
+        refused = guard("--health-timeout=0.5", NOTIFY_SOCKET=notify.path)
+        assert refused.guard.finish() == 75
+        assert raw.said() == before
+    finally:
+        raw.end()
+
+
+def test_78_of_a_child_beside_a_healthy_rival_is_78_and_names_it(
+    guard: Guard, port: int, notify: NotifySocket
+) -> None:
+    guarded = guard("deaf", NOTIFY_SOCKET=notify.path)
+    assert guarded.child_pid
+    rival = program.Program(port)
+    rival.listen()
+    try:
+        guarded.tell("exit 78")
+        assert guarded.guard.finish() == 78
+        assert f"already listening on ws://127.0.0.1:{port}" in "\n".join(guarded.guard.log)
+    finally:
+        rival.unlisten()
+
+
+def test_78_of_a_child_beside_a_mute_rival_is_75(
+    guard: Guard, port: int, notify: NotifySocket
+) -> None:
+    guarded = guard("deaf", "--health-timeout=0.5", NOTIFY_SOCKET=notify.path)
+    assert guarded.child_pid
+    with socket.create_server(("127.0.0.1", port)):
+        guarded.tell("exit 78")
+        assert guarded.guard.finish() == 75
+
+
+def test_signal_from_elsewhere_names_who_took_the_port(guard: Guard) -> None:
+    guarded = guard("deaf")
+    assert guarded.child_pid
+    usurper = program.Program(guarded.port)
+    usurper.listen()
+    try:
+        os.kill(guarded.child_pid, signal.SIGKILL)
+        assert guarded.guard.finish() == 137
+    finally:
+        usurper.unlisten()
+    log = "\n".join(guarded.guard.log)
+    assert f"port {guarded.port} is now held by pid {os.getpid()}" in log
+
+
+def test_nothing_of_the_childs_is_written(guard: Guard, state_dir: Path) -> None:
+    guarded = guard().ready()
+    assert list(state_dir.rglob("gateway.*")) == []
+    assert guarded.guard.stop() == 0
+    assert list(state_dir.rglob("gateway.*")) == []
+
+
+def test_whoever_asks_for_the_ports_holder_is_told_of_the_child(guard: Guard) -> None:
+    guarded = guard().ready()
+    found = holder(guarded.port)
+    assert found is not None and found.record is not None
+    assert (found.pid, found.record.child_pid) == (guarded.guard.pid, guarded.child_pid)
+    assert found.record.phase == "ready"
+
+
+def test_any_program_with_a_health_route_can_be_guarded(
+    start: Start, port: int, tmp_path: Path
+) -> None:
+    (tmp_path / "index.html").write_text("all is well")
+    serves = [
+        *("guard", "--health-path=/", "--health-body=all is well", "--startup-path=none"),
+        *("--stop-signal=INT", "--", sys.executable, "-m", "http.server", str(port)),
+        *("--bind", "127.0.0.1", "--directory", str(tmp_path)),
+    ]
+    daemon = start(*serves)
+    daemon.wait_for("is ready on")
+    assert daemon.stop() == 0
+
+
+def test_what_a_guard_loads_is_little(start: Start, port: int) -> None:
+    daemon = start("guard", "--", "true", PYTHONPROFILEIMPORTTIME="1")
+    daemon.finish()
+    loaded = {line.rpartition("|")[2].strip() for line in daemon.log if "import time" in line}
+    assert not loaded & {"asyncio", "requests", "ssl", "http.client", "subprocess", "h11"}
