@@ -21,13 +21,8 @@ from gateways import (
     user_serves,
 )
 
-from openclaw_gateway.admin.judge.checks import (
-    CHECKS,
-    Examination,
-    Finding,
-    Severity,
-    Storage,
-)
+from openclaw_gateway.admin.judge.checks import CHECKS
+from openclaw_gateway.admin.judge.finding import Examination, Finding, Severity, Storage
 from openclaw_gateway.admin.judge.verdict import judge
 from openclaw_gateway.admin.look.credentials import Credential
 from openclaw_gateway.admin.look.facts import Facts, ListenerFact, Rival

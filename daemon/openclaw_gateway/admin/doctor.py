@@ -7,14 +7,8 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from openclaw_gateway.admin.judge.checks import (
-    CHECKS,
-    Check,
-    Examination,
-    Finding,
-    Severity,
-    Storage,
-)
+from openclaw_gateway.admin.judge.checks import CHECKS, Check
+from openclaw_gateway.admin.judge.finding import Examination, Finding, Severity, Storage
 from openclaw_gateway.admin.look import peer, units
 from openclaw_gateway.admin.look.facts import Facts
 from openclaw_gateway.admin.look.history import is_kept, is_readable, last_exits

@@ -11,7 +11,8 @@ from openclaw_gateway.admin.judge.advice import steps
 from openclaw_gateway.admin.judge.state import FINAL, State, StatusCode
 from openclaw_gateway.admin.judge.verdict import Verdict, judge
 from openclaw_gateway.admin.look import units
-from openclaw_gateway.admin.look.facts import Facts, ProcessDetails, gather
+from openclaw_gateway.admin.look.facts import Facts, ProcessDetails
+from openclaw_gateway.admin.look.gather import gather
 from openclaw_gateway.admin.look.rivals import Home, Trace, enabled_rivals, homes, traces
 from openclaw_gateway.admin.look.selection import Scope, Selection, select
 from openclaw_gateway.admin.look.subject import held, names_of, resolve

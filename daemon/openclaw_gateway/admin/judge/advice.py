@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from openclaw_gateway.admin.look.facts import Facts, ProcessDetails
 
 
+_GATEWAYS = ("openclaw-gateway", "openclaw-guard")
+"""How units of gateways begin, OpenClaw's own among them: those stay ended only if they are disabled."""
+
+
 class Step(NamedTuple):
     """One thing to do next."""
 
@@ -84,7 +88,7 @@ def _end(facts: Facts, other: ProcessDetails) -> Step:
     """Return what ends another gateway for good where a unit of a gateway runs it, else for now."""
     why = f"to let this unit take over; {_elsewhere(facts)}"
     if other.unit and other.unit.endswith(".service"):
-        verb = "disable --now" if other.unit.startswith("openclaw-gateway") else "stop"
+        verb = "disable --now" if other.unit.startswith(_GATEWAYS) else "stop"
         return Step(f"{other.manager.command(facts.viewer_uid)} {verb} {other.unit}", why)
     return Step(_kill(facts, other), why)
 
