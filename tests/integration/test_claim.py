@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from conftest import CAP_S, NotifySocket, Start, free_port
+from openclaw_gateway.claim.listener import listen
 from openclaw_gateway.claim.lockfile import config_lock_name, read_record
 from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.client.health import probe
+from openclaw_gateway.errors import BindError
 
 
 def lock_directory(state_dir: Path) -> Path:
@@ -583,3 +585,9 @@ def test_claim_on_a_free_port_loads_no_client_and_no_event_loop(state_dir: Path,
     }
     forbidden |= {"dataclasses", "inspect", "systemd", "logging"}
     assert forbidden & set(done.stdout.split()) == set()
+
+
+def test_hint_names_what_the_address_is_from() -> None:
+    with pytest.raises(BindError) as refused:  # RFC 5737: nobody's address
+        listen("192.0.2.1", 18789, named_by="/etc/o.json gateway.customBindHost")
+    assert "no interface of this machine (/etc/o.json gateway.customBindHost)" in refused.value.hint

@@ -25,7 +25,7 @@ print(*sorted(set(sys.modules) - before))
 def test_pure_module_loads_nothing_that_waits(module: str) -> None:
     # Without site: what an editable install brings along is not the module's doing.
     done = subprocess.run(
-        [sys.executable, "-I", "-c", _SCRIPT.format(module=module)],
+        [sys.executable, "-c", _SCRIPT.format(module=module)],
         capture_output=True,
         text=True,
         check=True,

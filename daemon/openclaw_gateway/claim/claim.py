@@ -292,7 +292,8 @@ def listener(start: Start) -> Hold:
         adopted, start.passed[:] = list(start.passed), []
         return Listener(adopted)
     refuse_neighbours(settings, start.policy, start.journal)
-    sockets = [start.persist(lambda: listen(settings.host, settings.port))]
+    named_by = str(settings.origins["host"])
+    sockets = [start.persist(lambda: listen(settings.host, settings.port, named_by=named_by))]
     if settings.host == "127.0.0.1":
         sockets += filter(None, [listen_beside(settings.port)])
     return Listener(sockets)

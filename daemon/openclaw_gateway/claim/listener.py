@@ -19,7 +19,7 @@ BACKLOG = 512
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, named_by: str = "--host") -> socket.socket:
     """
     Bind and listen on ``host:port``, exclusively.
 
@@ -30,6 +30,7 @@ def listen(host: str, port: int) -> socket.socket:
     Args:
         host: IP literal.
         port: 1 to 65535.
+        named_by: What the address is from, for a hint.
 
     Returns:
         A non-blocking listening socket.
@@ -58,8 +59,8 @@ def listen(host: str, port: int) -> socket.socket:
             raise Contended(Obstacle.LISTENER, address=(host, port)) from error
         number = error.errno or 0
         hints = {
-            errno.EADDRNOTAVAIL: "that address is on no interface of this machine (--host)",
-            errno.EACCES: "ports below 1024 need a privilege: choose another (--port)",
+            errno.EADDRNOTAVAIL: f"that address is on no interface of this machine ({named_by})",
+            errno.EACCES: "ports below 1024 need a privilege: choose another (--port or gateway.port)",
         }
         raise BindError(
             url(host, port), os.strerror(number), errno=number, hint=hints.get(number, "")
