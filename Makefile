@@ -65,9 +65,10 @@ torture: $(VENV)/test
 fuzz: $(VENV)/test
 	FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/pytest tests/faults/test_fuzz.py
 
-# Figures beside their floors, for the README; about six minutes on a quiet machine.
+# Figures beside their floors and OpenClaw's own gateway, for the README; about fifteen minutes on a quiet machine.
 bench: $(VENV)/test $(VENV)/controls/installed
 	packaging/need wrk
+	-packaging/need npm # for OpenClaw's own gateway
 	-packaging/need debootstrap systemd-container # for what needs a real systemd
 	PYTHONPATH=tests:tests/system:packaging $(BIN)/python tests/bench/run.py
 

@@ -135,6 +135,11 @@ class NodeGateway:
             assert time.monotonic() < deadline_s, self.log
         return self
 
+    def started(self) -> NodeGateway:
+        """Wait until it takes clients too; before that it sends them away with ``startup-sidecars``."""
+        self.wait_for("[gateway] ready")
+        return self
+
     @property
     def healthy(self) -> bool:
         """Whether it says so."""

@@ -9,18 +9,19 @@ from pathlib import Path
 
 from machine import SERVICE, Machine, booted_with_package
 
+from bench.processes import LIBRARIES
 from testbed import roots
 from testbed.sandbox import TestbedError, require_host
 
 BARE = Path(__file__).with_name("bare.py")
 FLOOR = "floor.service"
-_UNIT = """[Service]
+_UNIT = f"""[Service]
 Type=notify
 NotifyAccess=main
 Restart=always
 RestartSec=100ms
 StartLimitIntervalSec=0
-ExecStart=/usr/bin/python3 /opt/bare.py aiohttp.web
+ExecStart=/usr/bin/python3 /opt/bare.py {LIBRARIES}
 """
 
 

@@ -13,95 +13,60 @@ import json
 import os
 import platform
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import aiohttp
 from machine import Machine
 
-from bench.calls import SECONDS, TOKEN, latencies
+from bench import peer
+from bench.calls import latencies, per_second, percentile_ms
 from bench.machines import FLOOR, booted, restart_ms
 from bench.plot import draw
+from bench.processes import (
+    HERE,
+    LIBRARIES,
+    Process,
+    bare,
+    gateway,
+    healthy_after_ms,
+    requests_per_second,
+    run_ms,
+)
 from conftest import CAP_S, clean_environ, free_port
 
-HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CONTROLS = ROOT / ".venv/controls/bin/python"
+OURS, BARE, IMPORTS = (
+    "openclaw-gateway",
+    "a bare server of h11 and websockets",
+    "import asyncio, h11, websockets.server",
+)
 _FEW = 5
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
-
-
-class Process:
-    """A process that says ``READY=1``, and how long that took it."""
-
-    def __init__(self, *words: str | Path, **variables: str) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="bench-")
-        path = f"{self._directory.name}/notify"
-        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notify.bind(path)
-        self._notify.settimeout(CAP_S)
-        environ = clean_environ(NOTIFY_SOCKET=path, PYTHONDONTWRITEBYTECODE="", **variables)
-        began_s = time.perf_counter()
-        self._process = subprocess.Popen(
-            [sys.executable, *words],
-            env=environ,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while b"READY=1" not in self._notify.recv(65536):
-            pass
-        self.ready_ms = (time.perf_counter() - began_s) * 1000
-
-    @property
-    def resident_mib(self) -> float:
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) / 1024
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        self._process.send_signal(number)
-        self._process.wait(CAP_S)
-        self._notify.close()
-        self._directory.cleanup()
-
-
-@contextmanager
-def gateway(**limits: int) -> Iterator[tuple[Process, int, dict[str, str]]]:
-    """A running gateway, its port and the variables that a second one of its kind needs."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as state_dir:
-        port = free_port()
-        variables = {"OPENCLAW_STATE_DIR": state_dir, "OPENCLAW_GATEWAY_PORT": str(port)}
-        if limits:
-            settings = {"gateway": {"limits": limits, "auth": {"token": TOKEN}}}
-            Path(state_dir, "openclaw.json").write_text(json.dumps(settings))
-        process = Process("-m", "openclaw_gateway", **variables)
-        try:
-            yield process, port, variables
-        finally:
-            process.end()
-
-
-@contextmanager
-def bare(what: str, *words: str) -> Iterator[Process]:
-    process = Process(HERE / "bare.py", what, *words)
-    try:
-        yield process
-    finally:
-        process.end()
 
 
 def start_of_gateway() -> float:
     with gateway() as (process, _, _):
         return process.ready_ms
+
+
+def answer_of_gateway() -> float:
+    with gateway() as (process, port, _):
+        return healthy_after_ms(port, process.began_s)
+
+
+def answer_of_route() -> float:
+    port = free_port()
+    with bare("serve", str(port)) as process:
+        return healthy_after_ms(port, process.began_s)
 
 
 def start_of(modules: str) -> Callable[[], float]:
@@ -154,16 +119,6 @@ def run_of(statement: str) -> Callable[[], float]:
     return lambda: run_ms(["-c", statement], environ, expected=0)
 
 
-def run_ms(words: list[str], environ: dict[str, str], *, expected: int) -> float:
-    began_s = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *words], env=environ, stderr=subprocess.DEVNULL, timeout=CAP_S, check=False
-    )
-    passed_ms = (time.perf_counter() - began_s) * 1000
-    assert done.returncode == expected, done.returncode
-    return passed_ms
-
-
 def memory_of_gateway() -> float:
     with gateway() as (process, _, _):
         return process.resident_mib
@@ -177,6 +132,11 @@ def memory_of(modules: str) -> Callable[[], float]:
     return measure
 
 
+def memory_of_route() -> float:
+    with bare("serve", str(free_port())) as process:
+        return process.resident_mib
+
+
 def requests_of_gateway() -> float:
     with gateway() as (_, port, _):
         return requests_per_second(port)
@@ -186,19 +146,6 @@ def requests_of_route() -> float:
     port = free_port()
     with bare("serve", str(port)):
         return requests_per_second(port)
-
-
-def requests_per_second(port: int) -> float:
-    done = subprocess.run(
-        ["wrk", "-t1", "-c16", "-d2s", f"http://127.0.0.1:{port}/healthz"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=CAP_S,
-    )
-    assert "Non-2xx" not in done.stdout and "Socket errors" not in done.stdout, done.stdout
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("Requests/sec:"))
-    return float(line.split()[1])
 
 
 def calls_of_gateway(
@@ -217,14 +164,6 @@ def calls_of_echo(connections: int, figure: Callable[[list[float]], float]) -> C
             return figure(latencies(port, connections=connections, is_gateway=False))
 
     return measure
-
-
-def per_second(taken_s: list[float]) -> float:
-    return len(taken_s) / SECONDS
-
-
-def percentile_ms(percent: int) -> Callable[[list[float]], float]:
-    return lambda taken_s: taken_s[len(taken_s) * percent // 100] * 1000
 
 
 def locks_of(name: str, python: Path) -> Callable[[], float]:
@@ -255,51 +194,79 @@ class Chart(NamedTuple):
     lines: tuple[Measurement, ...]
 
 
-OURS = Path(sys.executable)
 CHARTS = (
     Chart("From exec to READY", "ms", "less", (
-        Measurement("openclaw-gateway", start_of_gateway, is_ours=True),
-        Measurement("a bare aiohttp route", start_of_route),
-        Measurement("import aiohttp.web", start_of("aiohttp.web")),
+        Measurement(OURS, start_of_gateway, is_ours=True),
+        Measurement(BARE, start_of_route),
+        Measurement(IMPORTS, start_of(LIBRARIES)),
         Measurement("python3", start_of("")),
     )),
-    Chart("From kill -9 to the next READY", "ms", "less", (
-        Measurement("openclaw-gateway", restart_of_gateway, is_ours=True),
-        Measurement("a bare aiohttp route", restart_of_route),
+    Chart("From exec to an answer of /healthz", "ms", "less", (
+        Measurement(OURS, answer_of_gateway, is_ours=True),
+        Measurement(BARE, answer_of_route),
     )),
-    Chart("A duplicate, from exec to exit", "ms", "less", (
-        Measurement("openclaw-gateway", exit_of_duplicate, is_ours=True),
-        Measurement("import requests", run_of("import requests")),
+    Chart("From kill -9 to the next READY", "ms", "less", (
+        Measurement(OURS, restart_of_gateway, is_ours=True),
+        Measurement(BARE, restart_of_route),
+    )),
+    Chart("A duplicate, from exec to exit with 78", "ms", "less", (
+        Measurement(OURS, exit_of_duplicate, is_ours=True),
+        Measurement("import argparse, json, socket", run_of("import argparse, json, socket")),
         Measurement("python3", run_of("pass")),
     )),
-    Chart("Resident memory", "MiB", "less", (
-        Measurement("openclaw-gateway", memory_of_gateway, is_ours=True),
-        Measurement("import aiohttp.web", memory_of("aiohttp.web")),
-        Measurement("import aiohttp", memory_of("aiohttp")),
+    Chart("Resident memory of all processes", "MiB", "less", (
+        Measurement(OURS, memory_of_gateway, is_ours=True),
+        Measurement(BARE, memory_of_route),
+        Measurement(IMPORTS, memory_of(LIBRARIES)),
         Measurement("python3", memory_of("")),
     )),
     Chart("GET /healthz", "per second", "more", (
-        Measurement("openclaw-gateway", requests_of_gateway, is_ours=True),
-        Measurement("a bare aiohttp route", requests_of_route),
+        Measurement(OURS, requests_of_gateway, is_ours=True),
+        Measurement(BARE, requests_of_route),
     )),
     Chart("Calls of health over 100 WebSockets", "per second", "more", (
-        Measurement("openclaw-gateway", calls_of_gateway(100, per_second), is_ours=True),
-        Measurement("a bare aiohttp echo", calls_of_echo(100, per_second)),
+        Measurement(OURS, calls_of_gateway(100, per_second), is_ours=True),
+        Measurement("a bare echo of websockets", calls_of_echo(100, per_second)),
     )),
-    Chart("One call of health", "ms", "less", (
-        Measurement("openclaw-gateway, half are quicker", calls_of_gateway(1, percentile_ms(50)), is_ours=True),
-        Measurement("openclaw-gateway, 99 of 100 are quicker", calls_of_gateway(1, percentile_ms(99)), is_ours=True),
-        Measurement("a bare aiohttp echo, half are quicker", calls_of_echo(1, percentile_ms(50))),
-        Measurement("a bare aiohttp echo, 99 of 100 are quicker", calls_of_echo(1, percentile_ms(99))),
+    Chart("One call of health after the other", "ms", "less", (
+        Measurement(f"{OURS}, half are quicker", calls_of_gateway(1, percentile_ms(50)), is_ours=True),
+        Measurement(f"{OURS}, 99 of 100 are quicker", calls_of_gateway(1, percentile_ms(99)), is_ours=True),
+        Measurement("a bare echo, half are quicker", calls_of_echo(1, percentile_ms(50))),
+        Measurement("a bare echo, 99 of 100 are quicker", calls_of_echo(1, percentile_ms(99))),
     )),
     Chart("Lock taken and given back", "per second", "more", (
-        Measurement("openclaw-gateway, directory and file with record", locks_of("gateway", OURS), is_ours=True),
+        Measurement(f"{OURS}, directory and file with record", locks_of("gateway", Path(sys.executable)), is_ours=True),
         Measurement("filelock", locks_of("filelock", CONTROLS)),
         Measurement("portalocker", locks_of("portalocker", CONTROLS)),
         Measurement("fasteners", locks_of("fasteners", CONTROLS)),
-        Measurement("bare flock(2) on a file", locks_of("flock", OURS)),
+        Measurement("bare flock(2) on a file", locks_of("flock", Path(sys.executable))),
     )),
 )  # fmt: skip
+
+
+def beside(node: peer.Peer) -> dict[str, tuple[Measurement, ...]]:
+    """Return what OpenClaw's own gateway, and Node itself, add to which chart."""
+    theirs, bare_node = peer.NAME, peer.BARE_NAME
+    return {
+        "From exec to an answer of /healthz": (
+            Measurement(bare_node, node.start_of_bare),
+            Measurement(theirs, node.figure("start")),
+        ),
+        "A duplicate, from exec to exit with 78": (Measurement(theirs, node.figure("duplicate")),),
+        "Resident memory of all processes": (
+            Measurement(bare_node, node.memory_of_bare),
+            Measurement(theirs, node.figure("memory")),
+        ),
+        "GET /healthz": (
+            Measurement(bare_node, node.requests_of_bare),
+            Measurement(theirs, node.figure("requests")),
+        ),
+        "Calls of health over 100 WebSockets": (Measurement(theirs, node.figure("calls")),),
+        "One call of health after the other": (
+            Measurement(f"{theirs}, half are quicker", node.figure("median")),
+            Measurement(f"{theirs}, 99 of 100 are quicker", node.figure("slow")),
+        ),
+    }
 
 
 def under_systemd(machines: dict[str, Machine]) -> Chart:
@@ -307,8 +274,8 @@ def under_systemd(machines: dict[str, Machine]) -> Chart:
     lines = []
     for release, machine in machines.items():
         take, floor = partial(restart_ms, machine), partial(restart_ms, machine, FLOOR)
-        lines.append(Measurement(f"openclaw-gateway, {release}", take, is_ours=True))
-        lines.append(Measurement(f"import aiohttp.web, {release}", floor))
+        lines.append(Measurement(f"{OURS}, {release}", take, is_ours=True))
+        lines.append(Measurement(f"{IMPORTS}, {release}", floor))
     return Chart("Under systemd, from kill -9 to READY", "ms", "less", tuple(lines))
 
 
@@ -365,17 +332,30 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=15, help="5 at least, or README stays as it is"
     )
-    rounds = parser.parse_args().rounds
-    with booted() as machines:
-        charts = [*CHARTS, *([under_systemd(machines)] if machines else [])]
+    parser.add_argument("--only", default="", help="charts with this in their title; README stays")
+    options = parser.parse_args()
+    rounds: int = options.rounds
+    node = peer.available()
+    more = beside(node) if node else {}
+    charts = [
+        chart._replace(lines=chart.lines + more.get(chart.title, ()))
+        for chart in CHARTS
+        if options.only in chart.title
+    ]
+    if options.only:
         figures = measured(charts, rounds)
+    else:
+        with booted() as machines:
+            charts += [under_systemd(machines)] if machines else []
+            figures = measured(charts, rounds)
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("h11", "websockets"))
     result: dict[str, Any] = {
         "machine": f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, "
-        f"Python {platform.python_version()}, aiohttp {aiohttp.__version__}",
+        f"Python {platform.python_version()}, {libraries}",
         "rounds": rounds,
         "charts": figures,
     }
-    if rounds < _FEW:
+    if rounds < _FEW or options.only:
         print(table(result))
         return
     (HERE / "figures.json").write_text(json.dumps(result, indent=1) + "\n")
