@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 import resource
@@ -480,3 +481,82 @@ def test_any_bytes_on_the_wire_end_in_an_answer_or_a_close(start: Start, port: i
     assert daemon_rss_bytes(daemon) - before < 16 << 20
     daemon.stop()
     assert len(daemon.log) == 3, daemon.log  # of all that, not a line
+
+
+@pytest.mark.parametrize("cut", [20, 0], ids=["in two pieces", "whole"])
+@pytest.mark.parametrize("beyond", [False, True], ids=["within the limit", "beyond it"])
+def test_probe_is_answered_and_counted_like_any_request(
+    limited: Limited, port: int, cut: int, *, beyond: bool
+) -> None:
+    limited(maxConnections=4).ready()
+    whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    def probed() -> bytes:
+        with mute(port, 3 if beyond else 1), mute(port, 1) as (client,):
+            client.sendall(whole[:cut])
+            client.sendall(whole[cut:])
+            received = b""
+            while not received.endswith(b'"live"}'):
+                data = client.recv(65536)
+                assert data, received
+                received += data
+            return received
+
+    async def visit() -> None:
+        async with admitted(port) as wire:
+            before = (await wire.call("status", id="a"))["payload"]["served"]["requests"]
+            received = await asyncio.to_thread(probed)
+            assert (b"Connection: close" in received) == beyond
+            after = (await wire.call("status", id="b"))["payload"]["served"]["requests"]
+            assert after == before + 1
+
+    run(visit())
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
+        b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+    ],
+)
+def test_request_that_never_ends_is_over_after_its_time(
+    limited: Limited, port: int, request_head: bytes
+) -> None:
+    limited(handshakeTimeoutMs=500).ready()
+    with mute(port, 1) as (client,):
+        # The second request of its connection: it has its own time.
+        client.sendall(GET)
+        assert b"live" in client.recv(65536)
+        client.sendall(request_head)
+        received = b""
+        with suppress(ConnectionError):
+            while data := client.recv(65536):
+                received += data
+        assert b" 200 " not in received
+
+
+def test_zeros_that_unpack_are_not_unpacked(start: Start, port: int) -> None:
+    daemon = start().ready()
+    before = daemon_rss_bytes(daemon)
+    packed = gzip.compress(bytes(64 << 20))
+    for path in ("/healthz", "/readyz", "/", "/nothing"):
+        with suppress(requests.ConnectionError):  # it hangs up while we send
+            requests.post(
+                f"http://127.0.0.1:{port}{path}",
+                data=packed,
+                headers={"Content-Encoding": "gzip"},
+                timeout=CAP_S,
+            )
+    assert daemon_rss_bytes(daemon) - before < 4 << 20
+
+
+def test_lines_about_one_peer_are_few(limited: Limited, port: int) -> None:
+    daemon = limited(maxBufferedBytes=65536, requestsPerSecond=100_000).ready()
+    for _ in range(8):
+        with raw_client(port) as slow, suppress(ConnectionError, TimeoutError):
+            for _ in range(100_000):
+                slow.send(masked('{"type":"req","id":"1","method":"status"}'))
+    assert run(reached(port, "maxBufferedBytes")) == 8
+    daemon.stop()
+    assert sum("cut off a slow client" in line for line in daemon.log) == 5

@@ -76,11 +76,13 @@ class Work(NamedTuple):
         run: Takes the request, with its body, and returns the response; must be bounded in time itself.
         max_body_bytes: How much of a body is read; ``None`` reads none, and closes if there is one.
         limit: The field of ``Limits`` that a longer body breaks.
+        timeout_s: Seconds that the body may take; ``None`` leaves what a request without one has.
     """
 
     run: Callable[[Request], Awaitable[Response]]
     max_body_bytes: int | None = None
     limit: str = ""
+    timeout_s: float | None = None
 
 
 class Socket(Protocol):
@@ -469,6 +471,8 @@ class Connection(asyncio.Protocol):
             if self._http.they_are_waiting_for_100_continue:
                 self.write(self._sent(h11.InformationalResponse(status_code=100, headers=[])))
             self._state = _State.BODY
+            if work.timeout_s is not None:
+                self.expect(work.timeout_s)
             return True
         self._close_after |= has_body
         self._start_work()

@@ -317,7 +317,10 @@ class Server:
         if verdict.refusal is not None:
             return Work(partial(self._unauthorized, verdict))
         return Work(
-            partial(self._respond, route, request), limits.max_payload_bytes, "max_payload_bytes"
+            partial(self._respond, route, request),
+            limits.max_payload_bytes,
+            "max_payload_bytes",
+            limits.request_timeout_s,
         )
 
     async def _respond(self, route: Route, judged: Request, whole: Request) -> Response:
