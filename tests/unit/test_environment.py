@@ -116,6 +116,13 @@ def test_port_that_can_not_be_told_is_not_known(tmp_path: Path, text: str) -> No
     assert (found.port, found.is_port_known) == (18789, False)
 
 
+def test_settings_that_are_no_file_hold_up_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "openclaw.json")
+    found = configured({}, {"OPENCLAW_CONFIG_PATH": str(tmp_path / "openclaw.json")})
+    assert found.problem == f"{tmp_path}/openclaw.json: it is no regular file"
+    assert (found.config_path, found.is_port_known) == (str(tmp_path / "openclaw.json"), False)
+
+
 def test_port_of_a_flag_is_known_whatever_the_file_says(tmp_path: Path) -> None:
     found = configured({"--port": "7"}, settings_file(tmp_path, "{"))
     assert (found.port, found.is_port_known) == (7, True)

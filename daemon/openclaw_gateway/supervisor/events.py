@@ -16,6 +16,10 @@ class Priority(IntEnum):
     DEBUG = 7
 
 
+DEGRADED_STATUS = "degraded: "
+"""How the status line of a service begins that lives and is not well; who reads it knows it by that."""
+
+
 class Event(Enum):
     """
     Every kind of thing that we log: its MESSAGE_ID and its priority.

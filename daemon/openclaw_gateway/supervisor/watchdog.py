@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.supervisor.events import DEGRADED_STATUS, Event
 from openclaw_gateway.supervisor.journal import Journal
 from openclaw_gateway.supervisor.notify import Supervisor
 
@@ -75,7 +75,7 @@ class Watchdog:
 
     def _report(self, problem: str | None) -> None:
         status = self._status()
-        self._supervisor.status(f"degraded: {problem}; {status}" if problem else status)
+        self._supervisor.status(f"{DEGRADED_STATUS}{problem}; {status}" if problem else status)
         if problem and not self._degraded:
             self._journal.write(Event.DEGRADED, f"degraded: {problem}")
         self._degraded = problem is not None

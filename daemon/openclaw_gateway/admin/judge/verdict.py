@@ -16,6 +16,7 @@ from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.host.address import url
+from openclaw_gateway.supervisor.events import DEGRADED_STATUS
 
 if TYPE_CHECKING:
     from openclaw_gateway.admin.look.facts import Facts, ProcessDetails
@@ -230,8 +231,8 @@ def _degraded(facts: Facts) -> str | None:
         what = ", ".join(facts.health.failing) or "it does not say why"
         return f"answers, but is not ready: {what}"
     unit = facts.subject.unit
-    if unit and _runs(facts) and unit.status_text.startswith("degraded"):
-        return unit.status_text.removeprefix("degraded: ")
+    if unit and _runs(facts) and unit.status_text.startswith(DEGRADED_STATUS):
+        return unit.status_text.removeprefix(DEGRADED_STATUS)
     return None
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from openclaw_gateway.admin.look import credentials
+from openclaw_gateway.admin.look import credentials, files
 from openclaw_gateway.admin.look.selection import SECRET_FLAGS
 from openclaw_gateway.admin.look.units import Unit
 from openclaw_gateway.host.process import PROC
@@ -130,12 +130,9 @@ def _environment_files(unit: Unit) -> tuple[dict[str, str], tuple[str, ...]]:
     unread: list[str] = []
     for path in files_of(unit):
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                environ |= parse(file.read(_MAX_FILE_BYTES))
+            environ |= parse(files.read(path) or "")
         except PermissionError:
             unread.append(path)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            continue
     return environ, tuple(unread)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from glob import glob
 from typing import NamedTuple
 
+from openclaw_gateway.admin.look import files
+
 _PREFIXES = (
     "/usr/local/bin",
     "/usr/bin",
@@ -56,19 +58,18 @@ def _expanded(patterns: Sequence[str], homes: Sequence[str]) -> Iterator[str]:
 
 def _is_of_node(command: str) -> bool:
     """Whether a command is a script for Node; ours, of the same name, is Python's."""
-    first_line = _head(command).split(b"\n", 1)[0]
+    first_line = _head(command).split("\n", 1)[0]
     return "/node_modules/" in os.path.realpath(command) or (
-        first_line.startswith(b"#!") and b"node" in first_line
+        first_line.startswith("#!") and "node" in first_line
     )
 
 
 def _is_installed_by_openclaw(path: str) -> bool:
-    return b"OPENCLAW_SERVICE_MARKER" in _head(path)
+    return "OPENCLAW_SERVICE_MARKER" in _head(path)
 
 
-def _head(path: str) -> bytes:
+def _head(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return file.read(_HEAD_BYTES)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
-        return b""
+        return files.read(path, limit_bytes=_HEAD_BYTES) or ""
+    except PermissionError:
+        return ""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
+from errno import EACCES, EIO, ELOOP, ENAMETOOLONG, ENODEV, ENOENT, ENOTCONN, ENOTDIR, ESTALE
 from typing import NamedTuple
 
 from openclaw_gateway.admin.look import environment
 from openclaw_gateway.admin.look.units import Unit
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.settings.load import Examined, examine
+from openclaw_gateway.settings.location import Location, locate
 
 _FALLBACK_HOST = "127.0.0.1"
 _PORT_KEYS = ("gateway.port", "gateway", "--port", "OPENCLAW_GATEWAY_PORT", "")
@@ -58,6 +61,9 @@ def configured(
     Raises:
         ConfigurationError: The profile's name is none.
     """
+    where = locate(flags, environ)
+    if _has_no_end(where.config_path):
+        return _without_file(flags, environ, where)
     found = examine(flags, environ)
     values, mode = found.values, found.values["auth_mode"]
     path = found.location.config_path
@@ -74,6 +80,35 @@ def configured(
         is_port_known=_is_port_known(found),
         has_config=_may_exist(path),
         warnings=found.warnings,
+    )
+
+
+def _has_no_end(path: str) -> bool:
+    """Whether reading a file may never end: what another user calls settings can be a FIFO or a device."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno in _NOT_TO_BE_LOOKED_AT:
+            return False
+        raise
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+_NOT_TO_BE_LOOKED_AT = (ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG, EACCES, ESTALE, ENOTCONN, ENODEV, EIO)
+"""``examine`` has words for these."""
+
+
+def _without_file(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], where: Location
+) -> Place:
+    """Return the place as it is without the settings' file, and that it is none."""
+    rest = {flag: text for flag, text in flags.items() if flag != "--config"}
+    elsewhere = {**environ, "OPENCLAW_CONFIG_PATH": "", "CONFIGURATION_DIRECTORY": "/nonexistent"}
+    return configured(rest, elsewhere)._replace(
+        config_path=where.config_path,
+        problem=f"{where.config_path}: it is no regular file",
+        is_port_known=False,
+        has_config=True,
     )
 
 

@@ -7,13 +7,13 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from openclaw_gateway.admin.look import files
 from openclaw_gateway.admin.look.environment import files_of, parse
 from openclaw_gateway.admin.look.facts import Facts
 from openclaw_gateway.admin.look.selection import SECRET_VARIABLES
 from openclaw_gateway.admin.look.units import Unit
 
-_SECRET_KEYS = (b'"token"', b'"password"', b"token:", b"password:")
-_MAX_BYTES = 1 << 20
+_SECRET_KEYS = ('"token"', '"password"', "token:", "password:")
 
 
 class Secrets(NamedTuple):
@@ -75,8 +75,7 @@ def _open_environment(path: str) -> Iterator[tuple[str, int]]:
 
 
 def _sets_secret(path: str) -> bool:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        variables = parse(file.read(_MAX_BYTES))
+    variables = parse(files.read(path) or "")
     return any(variables.get(name) for name in SECRET_VARIABLES)
 
 
@@ -87,6 +86,5 @@ def _mode(path: str) -> int:
 
 
 def _mentions_secret(path: str) -> bool:
-    with open(path, "rb") as file:
-        text = file.read(_MAX_BYTES)
+    text = files.read(path) or ""
     return any(key in text for key in _SECRET_KEYS)

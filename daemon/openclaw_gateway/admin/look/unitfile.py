@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from openclaw_gateway.admin.look import files
 from openclaw_gateway.admin.look.units import Unit
 
 
@@ -33,9 +34,8 @@ def assignments(unit: Unit, *keys: str) -> list[Assignment]:
     found = []
     for path in filter(None, (unit.fragment_path, *unit.drop_ins)):
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                text = file.read()
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            text = files.read(path) or ""
+        except PermissionError:
             continue
         found += [
             line._replace(value=_specified(line.value, unit.name))
