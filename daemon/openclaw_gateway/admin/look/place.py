@@ -124,13 +124,13 @@ def _is_port_known(found: Examined) -> bool:
 
 
 def _may_exist(path: str) -> bool:
-    """Whether there is a file, or may be one where we are not let in to look."""
+    """Whether there is a file, or may be one where we can't look."""
     try:
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_LOOKED_AT:
+            raise
+        return error.errno not in (ENOENT, ENOTDIR)
     return True
 
 
