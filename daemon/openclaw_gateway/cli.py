@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from openclaw_gateway import __version__
 from openclaw_gateway.errors import ExitCode, GatewayError
+from openclaw_gateway.settings import foreign
 from openclaw_gateway.settings import load as settings
 from openclaw_gateway.settings.sources import Secret
 from openclaw_gateway.settings.values import level_name
@@ -61,9 +62,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "openclaw-gateway") -
     _open_standard_descriptors()
     # A watchdog's SIGABRT then leaves the stack in the journal.
     faulthandler.enable()
-    words = list(sys.argv[1:] if argv is None else argv)
+    profile, words = _leading_profile(sys.argv[1:] if argv is None else argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "run")
+    words[1:1] = profile
     try:
         code = _do(words, prog)
         sys.stdout.flush()
@@ -80,16 +82,26 @@ def _do(words: Sequence[str], prog: str) -> int:
     """Do what the words say; return what to exit with."""
     words, guarded = _split(words)
     try:
+        foreign.check_verb(words[0])
         arguments = parser(prog).parse_args(words, argparse.Namespace(command=guarded))
+        return int(arguments.do(arguments))
     except SystemExit as end:  # after --help, --version or a usage error, with a number
         return int(end.code or 0)
-    try:
-        return int(arguments.do(arguments))
     except GatewayError as error:
         print(f"openclaw-gateway: {error}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return int(error.exit_code)
+
+
+def _leading_profile(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Cut off ``--profile NAME`` in front of everything else, where OpenClaw has it."""
+    match words:
+        case ["--profile", name, *rest]:
+            return ["--profile", name], rest
+        case [word, *rest] if word.startswith("--profile="):
+            return [word], rest
+    return [], list(words)
 
 
 def _split(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
@@ -120,11 +132,15 @@ def _open_standard_descriptors() -> None:
 
 def openclaw() -> NoReturn:
     """Be ``openclaw``, whose one verb is ``gateway``: what follows it is ``openclaw-gateway``'s."""
-    words = sys.argv[1:]
+    profile, words = _leading_profile(sys.argv[1:])
     if words[:1] != ["gateway"]:
-        print("usage: openclaw gateway [VERB] [OPTION]...", file=sys.stderr)
+        print(
+            "usage: openclaw [--profile NAME] gateway [VERB] [OPTION]...\n"
+            "openclaw: error: this command has the verb gateway only",
+            file=sys.stderr,
+        )
         sys.exit(ExitCode.USAGE)
-    main(words[1:], prog="openclaw gateway")
+    main([*profile, *words[1:]], prog="openclaw gateway")
 
 
 def openclaw_guard() -> NoReturn:
@@ -175,10 +191,21 @@ def _selection(arguments: argparse.Namespace) -> Selection:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    known = (*(flag.name for flag in foreign.TAKEN), *foreign.refused())
+    peers = {name: text for name in known if (text := getattr(arguments, name)) is not None}
+    warnings = foreign.check(peers)
+    flags = _flags(arguments) | {
+        name: text for name, text in peers.items() if name in foreign.SETTING_FLAGS
+    }
+    environ = os.environ
+
+    def load() -> settings.Settings:
+        loaded = settings.load(flags, environ)
+        return loaded._replace(warnings=(*warnings, *loaded.warnings))
+
     from openclaw_gateway import gateway
 
-    flags, environ = _flags(arguments), os.environ
-    return gateway.run(lambda: settings.load(flags, environ), environ)
+    return gateway.run(load, environ)
 
 
 def _guard(arguments: argparse.Namespace) -> int:
@@ -306,6 +333,17 @@ def _call(arguments: argparse.Namespace) -> int:
     )
     print("\n".join(report.lines))
     return report.exit_code
+
+
+def _configure_run(parser: argparse.ArgumentParser) -> None:
+    """Take the flags that stand in command lines for OpenClaw; --help is about ours only."""
+    for flag in foreign.TAKEN:
+        if flag.metavar:
+            parser.add_argument(flag.name, dest=flag.name, help=argparse.SUPPRESS)
+    for name in sorted(foreign.SWITCHES):
+        parser.add_argument(
+            name, dest=name, action="store_const", const="yes", help=argparse.SUPPRESS
+        )
 
 
 def _configure_guard(parser: argparse.ArgumentParser) -> None:
@@ -441,7 +479,7 @@ def _signal(text: str) -> signal.Signals:
 
 
 _VERBS = (
-    _Verb("run", "run the gateway in the foreground", _run),
+    _Verb("run", "run the gateway in the foreground", _run, _configure_run),
     _Verb(
         "config",
         "check the configuration; show each setting and where it came from",

@@ -48,6 +48,25 @@ class GatewayError(Exception):
     event = Event.FAILED
 
 
+class UsageError(GatewayError):
+    """
+    The command line has a word that is known, and that we don't take.
+
+    Attributes:
+        word: It, without its value, which may be a secret.
+        problem: Why not.
+    """
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, word: str, problem: str, hint: str = "") -> None:
+        super().__init__(word, problem)
+        self.word, self.problem, self.hint = word, problem, hint
+
+    def __str__(self) -> str:
+        return f"{self.word} is not taken: {self.problem}"
+
+
 class NotReadyError(GatewayError):
     """The service was started and is not well. ``problem`` says what is wrong."""
 

@@ -1,5 +1,6 @@
 """Bash completion says what the command line takes."""
 
+import argparse
 import os
 import shlex
 import subprocess
@@ -49,6 +50,7 @@ def flags_of(verb: str) -> set[str]:
     return {
         option
         for action in subparsers.choices[verb]._actions
+        if action.help != argparse.SUPPRESS
         for option in action.option_strings
         if option.startswith("--")
     }

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from openclaw_gateway import cli
+from openclaw_gateway.settings import foreign
+from openclaw_gateway.settings import load as settings
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -75,3 +79,77 @@ def test_secret_is_shown_to_be_set_and_no_more(
     code, shown, warned = said(capsys, "config")
     assert (code, "s3cret" in shown + warned) == (0, False)
     assert "token = set" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "hint"),
+    [
+        (("--force",), "--force is not taken: it ends whoever listens on the port", "status"),
+        (("--dev",), "--dev is not taken: it writes settings and a state directory", "--profile"),
+        (("--reset",), "--reset is not taken: it deletes settings", "state directory"),
+        (("--tailscale", "serve"), "--tailscale is not taken: no value but off", "tailscale"),
+        (("--tailscale=funnel",), "--tailscale is not taken: no value but off", "tailscale"),
+        (("--ws-log", "x"), "--ws-log is not taken: it must be one of auto, full, compact", ""),
+        (("--token", "s3cret", "--force"), "--force is not taken", "status"),
+    ],
+)
+def test_flag_of_openclaw_that_would_do_harm_is_refused_by_name(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], text: str, hint: str
+) -> None:
+    code, _, error = said(capsys, "run", *words)
+    assert code == 2
+    assert error.startswith(f"openclaw-gateway: {text}")
+    assert not hint or hint in error.partition("\nhint: ")[2]
+    assert "s3cret" not in error
+
+
+@pytest.mark.parametrize("flag", foreign.TAKEN, ids=lambda flag: flag.name)
+def test_harmless_flag_of_openclaw_is_taken_with_one_warning(flag: foreign.Flag) -> None:
+    value = {"--tailscale": "off", "--ws-log": "full"}.get(flag.name, "s3cret")
+    words = [flag.name, *([value] if flag.metavar else [])]
+    arguments = cli.parser("openclaw-gateway").parse_args(["run", "--port", "1", *words])
+    assert getattr(arguments, "--port") == "1"
+    warnings = foreign.check({flag.name: getattr(arguments, flag.name)})
+    assert warnings == ([f"flag {flag.name} {flag.warning}"] if flag.warning else [])
+
+
+@pytest.mark.parametrize("kind", ["token", "password"])
+def test_secret_on_the_command_line_counts_and_is_warned_of(home: Path, kind: str) -> None:
+    flag = f"--{kind}"
+    loaded = settings.load({flag: "s3cret-s3cret", "--auth": kind}, {"HOME": str(home)})
+    assert getattr(loaded, kind) == "s3cret-s3cret"
+    (warning,) = loaded.warnings
+    assert f"{flag}-file" in warning and "s3cret" not in warning
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "restart", "health"])
+def test_verb_of_openclaw_has_a_way_out(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    code, _, error = said(capsys, verb)
+    assert code == 2
+    assert error.startswith(f"openclaw-gateway: {verb} is not taken: ") and "\nhint: " in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--profile", "work", "config"),
+        ("--profile=work", "config"),
+        ("config", "--profile", "work"),
+        ("--profile", "home", "config", "--profile", "work"),
+    ],
+)
+@pytest.mark.parametrize("command", ["openclaw-gateway", "openclaw"])
+def test_profile_stands_before_the_verb_or_behind_it(
+    command: str, words: tuple[str, ...], home: Path
+) -> None:
+    function = {"openclaw-gateway": "main", "openclaw": "openclaw"}[command]
+    if command == "openclaw":  # openclaw --profile work gateway config
+        place = next(at for at, word in enumerate(words) if word == "config")
+        words = (*words[:place], "gateway", *words[place:])
+    done = subprocess.run(
+        [sys.executable, "-c", f"from openclaw_gateway import cli; cli.{function}()", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "profile = work  (flag --profile)" in done.stdout

@@ -145,3 +145,9 @@ def test_password_that_will_come_by_credential_is_not_missing(tmp_path: Path) ->
 def test_flags_for_secrets_are_left_out_where_files_stay_unread() -> None:
     given = Startup({"--port": "7", "--token-file": "/t"}, {})
     assert given.public_flags == {"--port": "7"}
+
+
+def test_switch_on_a_units_command_line_takes_no_value() -> None:
+    argv = ("openclaw-gateway", "run", "--verbose", "--port", "19000", "--force", "--bind=lan")
+    flags = of_unit(idle(argv=argv), None).flags
+    assert (flags["--port"], flags["--bind"]) == ("19000", "lan")

@@ -22,6 +22,7 @@ from openclaw_gateway.errors import (
     ShortageError,
     StorageError,
     UnreadableError,
+    UsageError,
 )
 from openclaw_gateway.supervisor.events import Event
 
@@ -102,6 +103,7 @@ URL = "ws://127.0.0.1:18789"
             "/etc/x.json gateway.port: must be a port",
             78,
         ),
+        (UsageError("--force", "it ends others"), "--force is not taken: it ends others", 2),
         (
             NothingToShowError("the log of x.service", "nothing in the journal"),
             "cannot show the log of x.service: nothing in the journal",

@@ -7,6 +7,7 @@ import pytest
 
 from openclaw_gateway import cli
 from openclaw_gateway.errors import ExitCode
+from openclaw_gateway.settings import foreign
 from openclaw_gateway.settings import load as settings
 
 MANUAL = Path(__file__).parents[2] / "packaging" / "man"
@@ -30,6 +31,12 @@ def test_every_verb_is_described():
 def test_every_setting_flag_is_described():
     flags = ["-" + line.split()[1] for line in items(page("openclaw-gateway.8"), "OPTIONS")]
     assert flags == [flag for flag, _, _ in cli._SETTING_FLAGS]
+
+
+@pytest.mark.parametrize("flag", [*(flag.name for flag in foreign.TAKEN), *foreign.refused()])
+def test_every_option_of_openclaw_is_described(flag):
+    described = " ".join(items(page("openclaw-gateway.8"), "OPTIONS OF OPENCLAW"))
+    assert flag.removeprefix("-") in described.split()
 
 
 def test_every_exit_status_is_described():

@@ -149,8 +149,8 @@ _SCHEMA = (
     _Key("bind", _bind, Bind.LOOPBACK, "--bind", None, "gateway.bind"),
     _Key("host", ip_address, None, "--host", None, "gateway.customBindHost"),
     _Key("auth_mode", one_of(AuthMode), None, "--auth", None, "gateway.auth.mode"),
-    _Key("token", secret, None, None, "OPENCLAW_GATEWAY_TOKEN", "gateway.auth.token"),
-    _Key("password", secret, None, None, "OPENCLAW_GATEWAY_PASSWORD", "gateway.auth.password"),
+    _Key("token", secret, None, "--token", "OPENCLAW_GATEWAY_TOKEN", "gateway.auth.token"),
+    _Key("password", secret, None, "--password", "OPENCLAW_GATEWAY_PASSWORD", "gateway.auth.password"),
     _Key("allowed_origins", strings, (), path="gateway.controlUi.allowedOrigins"),
     _Key("allowed_hosts", hosts, (), path="gateway.allowedHosts"),
     _Key("trusted_proxies", strings, (), path="gateway.trustedProxies"),
@@ -319,6 +319,11 @@ def examine(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Exam
             Origin("profile", where.profile),
         )
     warnings += _readable_secrets(document, config_path)
+    warnings += [
+        f"flag {flag}: every account can read it in the list of processes; use {flag}-file"
+        for flag in ("--token", "--password")
+        if flag in given
+    ]
     for settle in (_settle_address, _settle_auth):
         try:
             settle(values, origins)

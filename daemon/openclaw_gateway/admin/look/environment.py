@@ -10,6 +10,7 @@ from openclaw_gateway.admin.look import credentials, files
 from openclaw_gateway.admin.look.selection import SECRET_FLAGS
 from openclaw_gateway.admin.look.units import Unit
 from openclaw_gateway.host.process import PROC
+from openclaw_gateway.settings.foreign import SWITCHES
 
 STATE_ROOT = "/var/lib"
 CONFIGURATION_ROOT = "/etc"
@@ -194,9 +195,11 @@ def _home(unit: Unit) -> str:
 
 
 def _flags(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Read the settings out of a unit's command line: ``--port 1`` and ``--port=1``."""
+    """Read the settings out of a unit's command line: ``--port 1`` and ``--port=1``; switches have no value."""
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
-        if name.startswith("--"):
+        if name in SWITCHES:
+            yield name, "yes"
+        elif name.startswith("--"):
             yield name, value if equals else next(words, "")
