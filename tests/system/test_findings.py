@@ -107,7 +107,9 @@ def test_credential_that_was_not_handed_over_is_named(machine: Machine) -> None:
     path = "/etc/credstore/openclaw-gateway.not-handed.token"
     machine.write(path, _SECRET, mode=0o600)
     # As images of LXC and Incus have it for every service.
-    unit = machine.profile("not-handed", drop_in="[Service]\nLoadCredential=\n", port=20326)
+    unit = machine.profile(
+        "not-handed", drop_in="[Service]\nLoadCredential=\nImportCredential=\n", port=20326
+    )
     by = f"/run/systemd/system/{unit.name}.d/10-test.conf takes it back"
     assert status(unit)["disagreements"] == [f"{path} is not what the gateway uses: {by}"]
     (found,) = findings(unit, "credentials")

@@ -33,7 +33,11 @@ def look(
         path.write_text(f"[Service]\n{text}\n")
         paths.append(str(path))
     service = unit(name=name, fragment_path=paths[0], drop_ins=tuple(paths[1:]))
-    return of_unit(service, stores=[str(store)], root=str(store.parent / "run"))
+    seen_by_it = store.parent / "proc/812"
+    seen_by_it.mkdir(parents=True)
+    (seen_by_it / "root").symlink_to("/")
+    run, proc = str(store.parent / "run"), str(store.parent / "proc")
+    return of_unit(service, stores=[str(store)], root=run, proc=proc)
 
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="what came is for root to see")
@@ -81,6 +85,19 @@ def test_import_takes_what_matches(store: Path) -> None:
     (store / "other").write_text("x")
     (found,) = look(store, "ImportCredential=openclaw-gateway.*")
     assert (found.name, found.source) == (TOKEN, str(store / TOKEN))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["openclaw-gateway.%i.token:openclaw-gateway.token", "openclaw-gateway.%i.*:openclaw-gateway."],
+)
+def test_import_may_rename(store: Path, line: str) -> None:
+    (store / "openclaw-gateway.work.token").write_text("secret")
+    load = f"LoadCredential={TOKEN}:openclaw-gateway.%i.token"
+    rename = f"LoadCredential=\nImportCredential={line}"
+    (found,) = look(store, load, rename, name="openclaw-gateway@work.service")
+    assert (found.name, found.source) == (TOKEN, f"{store}/openclaw-gateway.work.token")
+    assert (found.is_asked_for, found.taken_back_by) == (True, None)
 
 
 def test_unit_file_is_read_as_systemd_reads_it() -> None:

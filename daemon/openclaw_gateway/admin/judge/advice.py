@@ -38,6 +38,10 @@ def _settle_rivals(facts: Facts) -> Iterator[Step]:
         yield Step(_unit(facts, "disable --now"), why)
     if next_start(facts):
         yield Step(ours("doctor", facts), "before anything restarts it: what each needs")
+    yield from _make_state_anew(facts)
+
+
+def _make_state_anew(facts: Facts) -> Iterator[Step]:
     if facts.lock.is_missing and facts.subject.unit is not None and facts.subject.unit.main_pid:
         yield Step(_unit(facts, "restart"), "to make the state directory and a token anew")
 
@@ -56,6 +60,7 @@ def _stopping(facts: Facts) -> Iterator[Step]:
 
 
 def _degraded(facts: Facts) -> Iterator[Step]:
+    yield from _make_state_anew(facts)
     yield Step(ours("doctor", facts))
 
 

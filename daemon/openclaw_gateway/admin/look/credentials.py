@@ -10,6 +10,7 @@ from typing import NamedTuple
 from openclaw_gateway.admin.look import unitfile
 from openclaw_gateway.admin.look.unitfile import Assignment
 from openclaw_gateway.admin.look.units import Unit
+from openclaw_gateway.host.process import PROC
 
 _LOADING = ("LoadCredential", "LoadCredentialEncrypted")
 _IMPORTING = "ImportCredential"
@@ -37,10 +38,16 @@ class Credential(NamedTuple):
     """Whether systemd handed it over at the last start; ``None`` if nothing runs, or we may not look."""
 
 
-def directory_of(unit: Unit, *, root: str = HANDED_OVER) -> str:
-    """Return where a running unit's credentials are, for those who may look. systemd.exec(5)."""
+def directory_of(unit: Unit, *, root: str = HANDED_OVER, proc: str = PROC) -> str:
+    """
+    Return where a running unit's credentials are, for those who may look. systemd.exec(5).
+
+    They are mounted where the service sees them, and from systemd 257 on only there: so it is
+    looked at with the service's own eyes.
+    """
     uid = unit.manager.uid
-    return f"{root}/{unit.name}" if uid is None else f"/run/user/{uid}/credentials/{unit.name}"
+    path = f"{root}/{unit.name}" if uid is None else f"/run/user/{uid}/credentials/{unit.name}"
+    return path if unit.main_pid is None else f"{proc}/{unit.main_pid}/root{path}"
 
 
 def may_be_listed(directory: str) -> bool:
@@ -49,7 +56,7 @@ def may_be_listed(directory: str) -> bool:
 
 
 def of_unit(
-    unit: Unit, *, stores: Sequence[str] = STORES, root: str = HANDED_OVER
+    unit: Unit, *, stores: Sequence[str] = STORES, root: str = HANDED_OVER, proc: str = PROC
 ) -> tuple[Credential, ...]:
     """
     Compare what should come to a unit with what came.
@@ -58,10 +65,11 @@ def of_unit(
         unit: It.
         stores: Directories of credentials.
         root: Where systemd puts those that it hands over.
+        proc: Where the process table is mounted.
     """
     lines = unitfile.assignments(unit, *_LOADING, _IMPORTING)
     kept = unitfile.effective(lines)
-    handed_over = directory_of(unit, root=root)
+    handed_over = directory_of(unit, root=root, proc=proc)
     may_look = unit.main_pid is not None and os.geteuid() == 0
     found: dict[str, Credential] = {}
     for line in lines:
@@ -81,11 +89,13 @@ def of_unit(
 def _named(line: Assignment, stores: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     """Yield the credentials that a line stands for, and the file of each, if there is one."""
     if line.key == _IMPORTING:
-        pattern = line.value.partition(":")[0]
+        pattern, _, renamed = line.value.partition(":")
+        prefix = pattern.partition("*")[0]
         for store in stores:
             for name in _names(store):
                 if fnmatchcase(name, pattern):
-                    yield name, f"{store}/{name}"
+                    given = renamed + name.removeprefix(prefix) if renamed else name
+                    yield given, f"{store}/{name}"
         return
     name, _, path = line.value.partition(":")
     if not name:

@@ -69,7 +69,7 @@ def of_unit(unit: Unit, profile: str | None, *, proc: str = PROC) -> Startup:
     environ |= unit.environment | _directories(unit, profile) | from_files
     environ.pop("CREDENTIALS_DIRECTORY", None)
     asked_for = [found for found in credentials.of_unit(unit) if found.is_asked_for]
-    directory = credentials.directory_of(unit)
+    directory = credentials.directory_of(unit, proc=proc)
     to_come: tuple[str, ...] = ()
     if unit.main_pid is not None and credentials.may_be_listed(directory):
         environ["CREDENTIALS_DIRECTORY"] = directory

@@ -136,10 +136,9 @@ def names_living(record: LockRecord) -> bool | None:
 
     Returns:
         ``None`` if we can't tell: its pid is one of another PID namespace, where it means somebody
-        else, or it does not say when it began. pid_namespaces(7).
+        else, or it does not say when it began. pid_namespaces(7). The boot is not compared: in a
+        container a sandbox may be shown the host's, and start times differ after a boot anyway.
     """
-    if record.boot_id not in (None, process.boot_id()):
-        return False
     if record.start_ticks is None or not record.is_local(process.pid_namespace()):
         return None
     writer = process.facts(record.pid)
