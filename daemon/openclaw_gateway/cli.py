@@ -9,28 +9,24 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from errno import EBADF
-from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from openclaw_gateway import __version__
 from openclaw_gateway.errors import ExitCode, GatewayError
 from openclaw_gateway.settings import foreign
 from openclaw_gateway.settings import load as settings
-from openclaw_gateway.settings.sources import Secret
-from openclaw_gateway.settings.values import level_name
-from openclaw_gateway.supervisor.events import Priority
 
 if TYPE_CHECKING:
     from openclaw_gateway.admin.look.selection import Selection
 
 _SETTING_FLAGS = (
     ("--port", "PORT", "port to listen on (default 18789)"),
-    ("--bind", "loopback|lan|custom", "addresses to listen on (default loopback)"),
+    ("--bind", "loopback|lan|tailnet|auto|custom", "addresses to listen on (default loopback)"),
     ("--host", "ADDRESS", "listen on this IP address; implies --bind custom"),
     ("--config", "FILE", "configuration file (default: openclaw.json in the state directory)"),
     ("--state-dir", "DIR", "state directory (default ~/.openclaw)"),
     ("--profile", "NAME", "use ~/.openclaw-NAME, for a second gateway on this machine"),
-    ("--auth", "none|token|password", "what clients must present (default token)"),
+    ("--auth", "none|token|password|trusted-proxy", "what clients must present (default token)"),
     ("--token-file", "FILE", "read the token from FILE, mode 0600"),
     ("--password-file", "FILE", "read the password from FILE, mode 0600"),
     ("--lock-timeout", "SECONDS", "how long to wait for a lock (default 5)"),
@@ -223,10 +219,12 @@ def _guard(arguments: argparse.Namespace) -> int:
         arguments.command, health, startup, arguments.ready_timeout, arguments.stop_signal
     )
     flags, environ = _flags(arguments), os.environ
-    return guard.run(lambda: settings.load(flags, environ), environ, options=options)
+    return guard.run(lambda: settings.load(flags, environ, serves=False), environ, options=options)
 
 
 def _config(arguments: argparse.Namespace) -> ExitCode:
+    from openclaw_gateway.admin import config
+
     flags: Mapping[str, str | None] = _flags(arguments)
     environ: Mapping[str, str] = os.environ
     if arguments.scope != "any":
@@ -236,22 +234,16 @@ def _config(arguments: argparse.Namespace) -> ExitCode:
         flags, environ = given.flags, given.judged_environ
         for what in given.unread:
             print(f"openclaw-gateway: warning: not seen: {what}", file=sys.stderr)
-    loaded = settings.load(flags, environ)
-    for warning in loaded.warnings:
-        print(f"openclaw-gateway: warning: {warning}", file=sys.stderr)
-    for field, origin in sorted(loaded.origins.items()):
-        print(f"{field} = {_shown(attrgetter(field)(loaded))}  ({origin})")
-    return ExitCode.OK
-
-
-def _shown(value: object) -> object:
-    """Return a setting as people may see it, in the words that the flags take."""
-    match value:
-        case Secret():
-            return "set"
-        case Priority():
-            return level_name(value)
-    return value
+    if arguments.check is not None:
+        flags = {**flags, "--config": arguments.check}
+    found = settings.examine(flags, environ)
+    printed = config.report(found, as_json=arguments.json)
+    if arguments.check is not None and not arguments.json:
+        printed = config.check(found)
+    for line in printed.complaints:
+        print(f"{'' if line.startswith('hint: ') else 'openclaw-gateway: '}{line}", file=sys.stderr)
+    print("\n".join(printed.lines))
+    return ExitCode(printed.exit_code)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -391,6 +383,14 @@ def _configure_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
+def _configure_config(parser: argparse.ArgumentParser) -> None:
+    _configure_scope(parser)
+    _configure_json(parser)
+    parser.add_argument(
+        "--check", metavar="FILE", help="only say whether a gateway would start with FILE"
+    )
+
+
 def _configure_status(parser: argparse.ArgumentParser) -> None:
     _configure_scope(parser)
     _configure_json(parser)
@@ -484,7 +484,7 @@ _VERBS = (
         "config",
         "check the configuration; show each setting and where it came from",
         _config,
-        _configure_scope,
+        _configure_config,
     ),
     _Verb(
         "status",

@@ -52,8 +52,8 @@ def test_log_level_is_shown_by_a_name_that_the_flag_takes(
     capsys: pytest.CaptureFixture[str], home: Path, name: str
 ) -> None:
     _, shown, _ = said(capsys, "config", "--log-level", name)
-    (line,) = (line for line in shown.splitlines() if line.startswith("log_level "))
-    level = line.split()[2]
+    (line,) = (line for line in shown.splitlines() if line.startswith("logging.level "))
+    level = json.loads(line.split()[2])
     assert said(capsys, "config", "--log-level", level)[1] == shown
     assert name in (level, "fatal")
 
@@ -62,12 +62,12 @@ def test_profile_and_shared_settings_are_shown_with_their_origins(
     capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, shown, _ = said(capsys, "config")
-    assert "profile = None  (default)" in shown
-    assert "allow_multiple = False  (default)" in shown
+    assert "profile = null  (default)" in shown
+    assert "allowMultiple = false  (default)" in shown
     monkeypatch.setenv("OPENCLAW_ALLOW_MULTI_GATEWAY", "1")
     _, shown, _ = said(capsys, "config", "--profile", "work")
-    assert "profile = work  (flag --profile)" in shown
-    assert "allow_multiple = True  (variable OPENCLAW_ALLOW_MULTI_GATEWAY)" in shown
+    assert 'profile = "work"  (flag --profile)' in shown
+    assert "allowMultiple = true  (variable OPENCLAW_ALLOW_MULTI_GATEWAY)" in shown
 
 
 def test_secret_is_shown_to_be_set_and_no_more(
@@ -78,7 +78,7 @@ def test_secret_is_shown_to_be_set_and_no_more(
     (home / ".openclaw/openclaw.json").write_text(json.dumps(document))
     code, shown, warned = said(capsys, "config")
     assert (code, "s3cret" in shown + warned) == (0, False)
-    assert "token = set" in shown
+    assert 'gateway.auth.token = "(set)"  (' in shown
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,48 @@ def test_profile_stands_before_the_verb_or_behind_it(
         text=True,
         check=True,
     )
-    assert "profile = work  (flag --profile)" in done.stdout
+    assert 'profile = "work"  (flag --profile)' in done.stdout
+
+
+def test_config_is_told_by_the_keys_of_its_files_and_in_their_units(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    (home / ".openclaw").mkdir()
+    file = home / ".openclaw/openclaw.json"
+    file.write_text("{gateway: {port: 19000, auth: {rateLimit: {windowMs: 1500}}}}")
+    (home / ".openclaw/openclaw-gateway.json").write_text("{lockTimeoutMs: 250}")
+    _, shown, _ = said(capsys, "config")
+    assert f"gateway.port = 19000  ({file}:1:12 gateway.port)" in shown
+    assert f"gateway.auth.rateLimit.windowMs = 1500  ({file}:1:" in shown
+    assert "lockTimeoutMs = 250  (" in shown
+    assert "limits.tickIntervalMs = 30000  (default)" in shown
+
+
+def test_config_shows_what_is_right_beside_every_problem(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    file = home / "other.json"
+    file.write_text('{\n gateway: {prot: 1, port: 19000, bind: "LAN"}}')
+    code, shown, warned = said(capsys, "config", "--config", str(file))
+    assert code == 78
+    assert "gateway.port = 19000" in shown
+    assert f'{file}:2:12 gateway.prot: is no setting; did you mean "gateway.port"?' in warned
+    assert f"{file}:2:34 gateway.bind: must be" in warned
+    code, shown, _ = said(capsys, "config", "--json", "--config", str(file))
+    told = json.loads(shown)
+    assert (code, told["valid"]) == (78, False)
+    assert [(p["key"], p["line"], p["column"]) for p in told["problems"]] == [
+        ("gateway.prot", 2, 12),
+        ("gateway.bind", 2, 34),
+    ]
+    assert told["settings"]["gateway.port"]["value"] == 19000
+
+
+def test_config_checks_a_file(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    file = home / "other.json"
+    file.write_text("{gateway: {port: 19000}}")
+    assert said(capsys, "config", "--check", str(file)) == (0, f"{file}: fine\n", "")
+    file.write_text("{gateway: {port 19000}}")
+    code, shown, warned = said(capsys, "config", "--check", str(file))
+    assert (code, shown) == (78, f"{file}: refused\n")
+    assert warned.startswith(f"openclaw-gateway: {file}:1:17: not JSON5: ")

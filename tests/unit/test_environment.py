@@ -85,7 +85,7 @@ def settings_file(tmp_path: Path, text: str) -> dict[str, str]:
     return {"OPENCLAW_CONFIG_PATH": str(tmp_path / "openclaw.json")}
 
 
-TOKEN_BY_VARIABLE = '{"gateway": {"port": 19000, "auth": {"token": "${GATEWAY_TOKEN}"}}}'
+TOKEN_BY_VARIABLE = '{"gateway": {"port": 19000, "auth": {"token": "$GATEWAY_TOKEN"}}}'
 
 
 def test_variable_of_an_environment_file_is_found(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_variable_of_an_environment_file_is_found(tmp_path: Path) -> None:
 
 def test_value_that_can_not_be_resolved_throws_away_no_other(tmp_path: Path) -> None:
     found = configured({}, settings_file(tmp_path, TOKEN_BY_VARIABLE))
-    assert "${GATEWAY_TOKEN}" in (found.problem or "")
+    assert "GATEWAY_TOKEN" in (found.problem or "")
     assert (found.port, found.is_port_known, found.is_readable) == (19000, True, True)
 
 

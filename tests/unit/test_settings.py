@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def test_defaults(home: Home) -> None:
 def test_file_beats_default_environment_beats_file_flag_beats_environment(home: Home) -> None:
     home.write({"gateway": {"port": 1111}})
     from_file = home.load()
-    assert (from_file.port, str(from_file.origins["port"])) == (1111, f"{home.file} gateway.port")
+    assert (from_file.port, str(from_file.origins["port"])) == (
+        1111,
+        f"{home.file}:1:14 gateway.port",
+    )
     from_variable = home.load(OPENCLAW_GATEWAY_PORT="2222")
     assert from_variable.port == 2222
     assert str(from_variable.origins["port"]) == "variable OPENCLAW_GATEWAY_PORT"
@@ -103,14 +107,14 @@ def test_variables_in_strings_of_the_file_are_replaced(home: Home) -> None:
     [
         ({"--port": "0"}, {}, {}, 'flag --port: must be a port, 1 to 65535, not "0"'),
         ({"--port": "١"}, {}, {}, "flag --port: must be a port, 1 to 65535"),
+        ({}, {}, {"gateway": {"port": True}}, "gateway.port: must be a port, 1 to 65535, not true"),
         (
             {},
-            {"OPENCLAW_GATEWAY_PORT": "x"},
             {},
-            'variable OPENCLAW_GATEWAY_PORT: must be a port, 1 to 65535, not "x"',
+            {"gateway": {"port": "19445"}},
+            'gateway.port: must be a port, 1 to 65535, not "19445"',
         ),
-        ({}, {}, {"gateway": {"port": True}}, "gateway.port: must be a port, 1 to 65535, not true"),
-        ({}, {}, {"gateway": {"port": 70000}}, "gateway.port: must be a port"),
+        ({}, {}, {"gateway": {"port": None}}, "gateway.port: must be a port, 1 to 65535, not null"),
         ({}, {}, {"gateway": []}, "gateway: must be an object"),
         ({}, {}, {"gateway": {"auth": 1}}, "gateway.auth: must be an object"),
         ({}, {}, [], "must be one object"),
@@ -123,7 +127,7 @@ def test_variables_in_strings_of_the_file_are_replaced(home: Home) -> None:
             {"--bind": "loopbak"},
             {},
             {},
-            'must be "loopback" or "lan" or "custom", not "loopbak"; did you mean "loopback"?',
+            'must be "loopback" or "lan" or "tailnet" or "auto" or "custom", not "loopbak"; did you mean "loopback"?',
         ),
         ({"--bind": "custom"}, {}, {}, "no address is given"),
         ({"--host": "localhost"}, {}, {}, "an IP address in digits"),
@@ -139,12 +143,17 @@ def test_variables_in_strings_of_the_file_are_replaced(home: Home) -> None:
             {"gateway": {"auth": {"token": {"source": "env"}}}},
             "gateway.auth.token: must be",
         ),
-        (
-            {},
-            {},
-            {"gateway": {"auth": {"token": "${NOPE}"}}},
-            "refers to ${NOPE}, which is not set",
-        ),
+        ({}, {}, {"gateway": {"prot": 1}}, 'prot: is no setting; did you mean "gateway.port"?'),
+        ({}, {}, {"gateway": {"token": "x"}}, 'did you mean "gateway.auth.token"?'),
+        ({}, {}, {"gateway": {"auth": {"tokn": "x"}}}, 'did you mean "gateway.auth.token"?'),
+        ({}, {}, {"gateway": {"mode": "remote"}}, "to use a gateway elsewhere"),
+        ({}, {}, {"gateway": {"tls": {"enabled": True}}}, "can't speak TLS yet"),
+        ({}, {}, {"gateway": {"customBindHost": "\0"}}, "an IP address in digits"),
+        ({}, {}, {"gateway": {"customBindHost": "\ud800"}}, "an IP address in digits"),
+        ({}, {}, {"gateway": {"auth": {"token": "\ud800"}}}, "text of whole characters"),
+        ({}, {"OPENCLAW_GATEWAY_TOKEN": "\udcff"}, {}, "text of whole characters"),
+        ({}, {}, {"$include": "\0"}, "$include: is no path"),
+        ({}, {}, {"$include": "x\ud800"}, "$include: cannot read "),
     ],
 )
 def test_wrong_value_is_named_with_its_place_and_what_would_be_right(
@@ -167,14 +176,66 @@ def test_auth_none_is_fine_on_loopback(home: Home, host: str) -> None:
     assert home.load({"--host": host, "--auth": "none"}).auth_mode is AuthMode.NONE
 
 
-def test_unknown_key_is_a_warning_with_a_suggestion(home: Home) -> None:
-    home.write({"gatway": {}, "gateway": {"prt": 1, "auth": {"tokn": "x"}}, "agents": {}})
+def test_unknown_key_that_is_like_no_other_is_a_warning(home: Home) -> None:
+    home.write({"gatway": {}, "gateway": {"nope": 1}, "agents": {}})
     warnings = home.load().warnings
-    assert [warning.removeprefix(f"{home.file}: ") for warning in warnings] == [
-        'unknown key gatway; did you mean "gateway"?',
-        'unknown key gateway.prt; did you mean "port"?',
-        'unknown key gateway.auth.tokn; did you mean "token"?',
+    assert [warning.removeprefix(f"{home.file}:") for warning in warnings] == [
+        '1:2 gatway: unknown key; did you mean "gateway"?',
+        "1:28 gateway.nope: unknown key",
     ]
+
+
+def test_variable_that_is_not_set_is_a_warning_and_no_token(home: Home) -> None:
+    home.write({"gateway": {"auth": {"token": "${NOPE}"}}})
+    settings = home.load()
+    assert settings.token is None
+    (warning,) = settings.warnings
+    assert warning.endswith("gateway.auth.token: refers to ${NOPE}, which is not set")
+
+
+def test_port_in_a_variable_that_is_none_is_passed_over(home: Home) -> None:
+    assert home.load(OPENCLAW_GATEWAY_PORT="x").port == 18789
+    assert home.load(OPENCLAW_GATEWAY_PORT="[::1]:2222").port == 2222
+
+
+def test_our_own_settings_have_a_file_of_their_own(home: Home) -> None:
+    home.write({"gateway": {"lockTimeoutMs": 1000, "limits": {"maxInFlight": 2}}})
+    (home.file.parent / "openclaw-gateway.json").write_text(
+        "{lockTimeoutMs: 2000, limits: {maxInFligt: 3}}"
+    )
+    found = examine({}, {"HOME": str(home.path)})
+    (problem,) = found.problems
+    assert 'limits.maxInFligt: is no setting; did you mean "limits.maxInFlight"?' in str(problem)
+    assert (found.values["lock_timeout_s"], found.values["limits.max_in_flight"]) == (2.0, 2)
+    (warning,) = found.warnings
+    assert "gateway.limits.maxInFlight: belongs into" in warning
+
+
+def test_value_says_where_it_came_from_through_includes_and_variables(home: Home) -> None:
+    home.write('{gateway: {$include: "g.json",\n bind: "loopback"}}')
+    (home.file.parent / "g.json").write_text('{\n port: 1234, auth: {token: "${TOK}"}}')
+    (home.file.parent / ".env").write_text("# mine\nTOK = s3cret\n")
+    settings = home.load()
+    there = home.file.parent
+    assert str(settings.origins["port"]) == f"{there}/g.json:2:2 gateway.port"
+    assert str(settings.origins["bind"]) == f"{home.file}:2:2 gateway.bind"
+    assert str(settings.origins["token"]) == (
+        f"{there}/g.json:2:21 gateway.auth.token, by ${{TOK}} of {there}/.env"
+    )
+
+
+def test_pipe_in_place_of_the_settings_is_refused_at_once(home: Home) -> None:
+    os.mkfifo(home.path / "pipe")
+    with pytest.raises(ConfigurationError, match="not a regular file"):
+        home.load({"--config": str(home.path / "pipe")})
+
+
+def test_secret_comes_through_a_pipe(home: Home) -> None:
+    read, write = os.pipe()
+    os.write(write, b"s3cret\n")
+    os.close(write)
+    assert home.load({"--token-file": f"/proc/self/fd/{read}"}).token == "s3cret"
+    os.close(read)
 
 
 def test_secret_from_a_private_file(home: Home) -> None:
@@ -228,7 +289,7 @@ def test_secret_in_a_file_that_everyone_may_read_is_warned_of(home: Home) -> Non
 
 
 def test_wrong_secret_is_not_repeated_in_the_error(home: Home) -> None:
-    home.write({"gateway": {"auth": {"token": " s3cret "}}})
+    home.write({"gateway": {"auth": {"token": ["s3cret"]}}})
     with pytest.raises(ConfigurationError) as caught:
         home.load()
     assert "s3cret" not in str(caught.value)
@@ -236,13 +297,13 @@ def test_wrong_secret_is_not_repeated_in_the_error(home: Home) -> None:
 
 def test_one_wrong_value_throws_away_no_other(home: Home) -> None:
     home.write(
-        {"gateway": {"port": 19000, "auth": {"token": "${NOPE}"}, "limits": {"maxInFlight": 0}}}
+        {"gateway": {"port": 19000, "auth": {"token": "$NOPE"}, "limits": {"maxInFlight": 0}}}
     )
     found = examine({"--log-level": "debug"}, {"HOME": str(home.path)})
     assert found.settings is None
     assert [problem.key for problem in found.problems] == [
-        "gateway.auth.token",
         "gateway.limits.maxInFlight",
+        "gateway.auth.token",
     ]
     assert (found.values["port"], found.values["log_level"]) == (19000, Priority.DEBUG)
     assert found.values["limits.max_in_flight"] == 64
@@ -254,3 +315,15 @@ def test_document_that_cannot_be_read_leaves_flags_and_variables(home: Home) -> 
     found = examine({}, {"HOME": str(home.path), "OPENCLAW_GATEWAY_PORT": "2222"})
     assert [problem.source for problem in found.problems] == [str(home.file)]
     assert found.values["port"] == 2222
+
+
+def test_how_a_guarded_gateway_admits_clients_is_its_own_business(home: Home) -> None:
+    document = {
+        "tls": {"enabled": True},
+        "auth": {"token": {"source": "exec"}},
+        "port": 19000,
+        "prot": 1,
+    }
+    home.write({"gateway": document})
+    settings = load({}, {"HOME": str(home.path)}, serves=False)
+    assert (settings.port, settings.token, settings.tls is None) == (19000, None, False)

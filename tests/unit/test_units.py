@@ -8,6 +8,7 @@ import pytest
 
 from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.settings import load as settings
+from openclaw_gateway.settings.keys import SECRETS
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICE = UNITS / "openclaw-gateway.service"
@@ -138,7 +139,7 @@ def test_nothing_that_systemd_252_misreads():
 
 def test_credentials_are_those_that_the_code_reads():
     passed = {value.partition(":")[0] for value in directives(TEMPLATE)["Service.LoadCredential"]}
-    assert passed == {settings._TOKEN_CREDENTIAL, settings._PASSWORD_CREDENTIAL}
+    assert passed == {f"openclaw-gateway.{key.field}" for key in SECRETS}
     assert passed == set(directives(SERVICE)["Service.LoadCredential"])
 
 

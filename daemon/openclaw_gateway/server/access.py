@@ -6,7 +6,7 @@ from collections.abc import Collection
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-HOST_REFUSED = "host not allowed: use an IP address, localhost, or a name in gateway.allowedHosts"
+HOST_REFUSED = "host not allowed: use an IP address, localhost, or a name in allowedHosts of openclaw-gateway.json"
 ORIGIN_REFUSED = "origin not allowed: add it to gateway.controlUi.allowedOrigins"
 
 

@@ -44,6 +44,7 @@ class SyntaxProblem(ValueError):
 
 _SPACE = "\t\v\f \xa0\ufeff\n\r\u2028\u2029\u1680\u2000-\u200a\u202f\u205f\u3000"
 
+# Compiled where they are used: most files are plain JSON and need none of it, and a start is short.
 # Written so that each text matches in one way only: going back over it then finds nothing else, and
 # takes no longer than going forth. (Possessive quantifiers would say so, but Python 3.11.2, which is
 # Debian 12's, loses its place where one fails inside of another.)
@@ -52,8 +53,7 @@ _SKIPPED = rf"""
       | // [^\n\r\u2028\u2029]* (?: [\n\r\u2028\u2029] | \Z )
       | /\* [^*]* (?: \*(?!/) [^*]* )* \*/ )*
 """
-_TOKEN = re.compile(
-    rf"""
+_TOKEN = rf"""
     {_SKIPPED}
     (?:
       ( [{{}}\[\]:,] )
@@ -65,18 +65,16 @@ _TOKEN = re.compile(
     | ( (?: [A-Za-z0-9_$] | \\u[0-9a-fA-F]{{4}} | [^\x00-\x7f{_SPACE}] )+ )
     | ( \Z )
     )
-    """,
-    re.VERBOSE,
-)
+"""
 _PUNCTUATOR, _STRING, _NUMBER, _WORD, _END = range(1, 6)
 
-_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(0(?![0-9])|\r\n|[^0-9ux]))", re.S)
+_ESCAPE = r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(0(?![0-9])|\r\n|[^0-9ux]))"
 _PLAIN_ESCAPES = {
     "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0",
     "\n": "", "\r": "", "\r\n": "", "\u2028": "", "\u2029": "",
 }  # fmt: skip
 _WORDS = {"null": None, "true": True, "false": False}
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = "[\ud800-\udfff]"
 _EXACT = 1 << 53
 """Up to here a double holds every integer."""
 
@@ -241,7 +239,7 @@ class _Reader:
 
     def _tokens(self) -> tuple[Callable[[], tuple[int, str]], Callable[[], int]]:
         """Return what gives the next token, its kind and text, and what gives the offset of the last one."""
-        match, text = _TOKEN.match, self._text
+        match, text = re.compile(_TOKEN, re.VERBOSE).match, self._text
         found: re.Match[str] | None = None
         position = 0
 
@@ -296,11 +294,12 @@ class _Reader:
         inner = word[1:-1]
         if "\\" not in inner:
             return inner
+        match = re.compile(_ESCAPE, re.DOTALL).match
         pieces: list[str] = []
         position = 0
         while (found := inner.find("\\", position)) >= 0:
             pieces.append(inner[position:found])
-            escape = _ESCAPE.match(inner, found)
+            escape = match(inner, found)
             if escape is None:
                 raise self._problem("an escape that there is not", offset + 1 + found)
             code = escape[1] or escape[2]
@@ -308,7 +307,7 @@ class _Reader:
             pieces.append(chr(int(code, 16)) if code else _PLAIN_ESCAPES.get(other, other))
             position = escape.end()
         decoded = "".join(pieces) + inner[position:]
-        if _SURROGATE.search(decoded):
+        if re.search(_SURROGATE, decoded):
             # Two halves that were written one by one are one character, as in UTF-16.
             decoded = decoded.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         return decoded

@@ -1,223 +1,80 @@
-"""Defaults < file < environment < flags, into one immutable value that says where each part came from."""
+"""
+All settings, from their files, the environment and flags, into one immutable value that says where each part came from.
+
+``examine`` is the way there, stage by stage: location, documents with their includes, variables, values,
+secrets, and what follows from them. A stage that finds something wrong says so and goes on.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from openclaw_gateway.errors import ConfigurationError
-from openclaw_gateway.host.address import is_loopback
-from openclaw_gateway.settings.location import DEFAULT, Location, Origin, locate, profile_port
+from openclaw_gateway.host import interfaces
+from openclaw_gateway.settings import keys as known_keys
+from openclaw_gateway.settings import references
+from openclaw_gateway.settings.environment import (
+    Environment,
+    add_config_variables,
+    add_env_files,
+    refers,
+    substitute,
+    unset_references,
+)
+from openclaw_gateway.settings.includes import (
+    MISSING,
+    ROOTS_VARIABLE,
+    Merged,
+    look_up,
+    resolve,
+)
+from openclaw_gateway.settings.keys import KEYS, LIMIT_NAMES, SECRETS, Key, bind_alias
+from openclaw_gateway.settings.location import (
+    DEFAULT,
+    Location,
+    Origin,
+    absolute,
+    locate,
+    profile_port,
+)
+from openclaw_gateway.settings.model import Address, AuthMode, Bind, Limits, Settings, Tls
+from openclaw_gateway.settings.settle import (
+    Candidate,
+    Surroundings,
+    not_served,
+    settle_addresses,
+    settle_auth,
+    settle_tls,
+)
 from openclaw_gateway.settings.sources import (
     Secret,
-    look_up,
-    read_document,
+    Text,
+    as_object,
     read_secret,
-    substituted,
+    read_text,
 )
-from openclaw_gateway.settings.values import (
-    UnfitError,
-    count,
-    hosts,
-    interval,
-    ip_address,
-    level,
-    milliseconds,
-    one_of,
-    port_number,
-    seconds,
-    secret,
-    strings,
-    suggest,
-    truth,
-)
-from openclaw_gateway.supervisor.events import Priority
+from openclaw_gateway.settings.values import UnfitError, port_in_variable, secret
+
+__all__ = [
+    "LIMIT_NAMES", "TOKEN_FILE", "Address", "AuthMode", "Bind", "Examined", "Limits", "Settings",
+    "Tls", "examine", "load",
+]  # fmt: skip
 
 TOKEN_FILE = "gateway.token"
 """In the state directory: the token that is made at the first start if none is configured."""
 
-_TOKEN_CREDENTIAL = "openclaw-gateway.token"
-_PASSWORD_CREDENTIAL = "openclaw-gateway.password"
 _MULTIPLE = "OPENCLAW_ALLOW_MULTI_GATEWAY"
+_CONFIG_VARIABLE = "OPENCLAW_CONFIG_PATH"
+_SHELL_VARIABLE = "OPENCLAW_LOAD_SHELL_ENV"
+_YEAR = 2026
+"""Of the release of OpenClaw whose settings these are."""
+_MAX_REDIRECTIONS = 4
 
-
-class Bind(StrEnum):
-    """Which addresses to listen on."""
-
-    LOOPBACK = "loopback"
-    LAN = "lan"
-    CUSTOM = "custom"
-
-
-class AuthMode(StrEnum):
-    """What a client must present."""
-
-    NONE = "none"
-    TOKEN = "token"
-    PASSWORD = "password"
-
-
-class Limits(NamedTuple):
-    """What one client, or all of them together, may use up; ``status`` shows how often each was reached."""
-
-    max_connections: int
-    """Open connections in all."""
-    max_connections_per_address: int
-    max_unauthenticated_per_address: int
-    """Of those, connections that have not shown a secret (yet)."""
-    handshake_timeout_s: float
-    """Seconds from the connection to the hello, or to a complete HTTP request."""
-    max_preauth_bytes: int
-    """Bytes of a frame before the hello."""
-    max_payload_bytes: int
-    """Bytes of a frame after the hello, and of an answer."""
-    max_buffered_bytes: int
-    """Bytes that wait for one client to read them."""
-    max_in_flight: int
-    """Requests of one client that wait for their answers."""
-    requests_per_second: int
-    """Requests of one client, on average over a second."""
-    request_timeout_s: float
-    """Seconds that a method has for its answer."""
-    tick_interval_s: float
-    """Seconds between two signs of life to clients."""
-    auth_max_attempts: int
-    """Wrong secrets from one address, in one window, that lock it out; never a local one."""
-    auth_window_s: float
-    auth_lockout_s: float
-
-
-class Settings(NamedTuple):
-    """Every setting of a gateway, checked; made by ``load`` only."""
-
-    port: int
-    bind: Bind
-    host: str
-    """The address to listen on, an IP literal."""
-    config_path: str
-    state_dir: str
-    profile: str | None
-    auth_mode: AuthMode
-    token: Secret | None
-    """``None`` in token mode: one is generated and kept in the state directory."""
-    password: Secret | None
-    allowed_origins: tuple[str, ...]
-    """Values of the ``Origin`` header that browsers may connect from; ``*`` is any."""
-    allowed_hosts: tuple[str, ...]
-    """Names that the ``Host`` header may have beside ``localhost`` and IP literals, in lower case."""
-    trusted_proxies: tuple[str, ...]
-    """Addresses and CIDR blocks of reverse proxies whose word on the client's address counts."""
-    allow_real_ip_fallback: bool
-    """Whether such a proxy's ``X-Real-IP`` counts where it sends no ``X-Forwarded-For``."""
-    limits: Limits
-    lock_timeout_s: float
-    health_timeout_s: float
-    log_level: Priority
-    allow_multiple: bool
-    """Whether to do without the configuration's lock; the state directory's is always taken."""
-    origins: Mapping[str, Origin]
-    """Field name to where its value came from; one of ``Limits`` as ``limits.<field>``."""
-    warnings: tuple[str, ...]
-    """What is odd but no reason to stop."""
-
-
-def _bind(value: object) -> Bind:
-    # OpenClaw's "auto" prefers loopback, and so do we.
-    return Bind.LOOPBACK if value == "auto" else one_of(Bind)(value)
-
-
-class _Key(NamedTuple):
-    """One setting: where it may come from, how it is read there, and what it is otherwise."""
-
-    field: str
-    parse: Callable[[object], Any]
-    default: Any
-    flag: str | None = None
-    variable: str | None = None
-    path: str | None = None
-    """Dotted path in the file."""
-    parse_file: Callable[[object], Any] | None = None
-    """Where the file's unit is another."""
-
-
-_SCHEMA = (
-    _Key("port", port_number, 18789, "--port", "OPENCLAW_GATEWAY_PORT", "gateway.port"),
-    _Key("bind", _bind, Bind.LOOPBACK, "--bind", None, "gateway.bind"),
-    _Key("host", ip_address, None, "--host", None, "gateway.customBindHost"),
-    _Key("auth_mode", one_of(AuthMode), None, "--auth", None, "gateway.auth.mode"),
-    _Key("token", secret, None, "--token", "OPENCLAW_GATEWAY_TOKEN", "gateway.auth.token"),
-    _Key("password", secret, None, "--password", "OPENCLAW_GATEWAY_PASSWORD", "gateway.auth.password"),
-    _Key("allowed_origins", strings, (), path="gateway.controlUi.allowedOrigins"),
-    _Key("allowed_hosts", hosts, (), path="gateway.allowedHosts"),
-    _Key("trusted_proxies", strings, (), path="gateway.trustedProxies"),
-    _Key("allow_real_ip_fallback", truth, False, path="gateway.allowRealIpFallback"),
-    _Key(
-        "lock_timeout_s", seconds, 5.0, "--lock-timeout", None, "gateway.lockTimeoutMs", milliseconds
-    ),
-    _Key(
-        "health_timeout_s",
-        seconds,
-        30.0,
-        "--health-timeout",
-        None,
-        "gateway.healthTimeoutMs",
-        milliseconds,
-    ),
-    _Key("log_level", level, Priority.INFO, "--log-level", None, "logging.level"),
-)  # fmt: skip
-
-_LIMITS = (
-    _Key("max_connections", count(1, 1 << 20), 1024, path="gateway.limits.maxConnections"),
-    _Key(
-        "max_connections_per_address",
-        count(1, 1 << 20),
-        512,
-        path="gateway.limits.maxConnectionsPerAddress",
-    ),
-    _Key(
-        "max_unauthenticated_per_address",
-        count(1, 1 << 20),
-        128,
-        path="gateway.limits.maxUnauthenticatedPerAddress",
-    ),
-    _Key("handshake_timeout_s", interval(250), 10.0, path="gateway.limits.handshakeTimeoutMs"),
-    _Key("max_preauth_bytes", count(1024, 1 << 20), 64 << 10, path="gateway.limits.maxPreauthBytes"),
-    _Key("max_payload_bytes", count(1024, 1 << 28), 25 << 20, path="gateway.limits.maxPayloadBytes"),
-    _Key("max_buffered_bytes", count(65536, 1 << 30), 50 << 20, path="gateway.limits.maxBufferedBytes"),
-    _Key("max_in_flight", count(1, 4096), 64, path="gateway.limits.maxInFlight"),
-    _Key("requests_per_second", count(1, 10**6), 1000, path="gateway.limits.requestsPerSecond"),
-    _Key("request_timeout_s", interval(10), 25.0, path="gateway.limits.requestTimeoutMs"),
-    _Key("tick_interval_s", interval(250), 30.0, path="gateway.limits.tickIntervalMs"),
-    _Key("auth_max_attempts", count(1, 10**6), 10, path="gateway.auth.rateLimit.maxAttempts"),
-    _Key("auth_window_s", interval(1), 60.0, path="gateway.auth.rateLimit.windowMs"),
-    _Key("auth_lockout_s", interval(1), 300.0, path="gateway.auth.rateLimit.lockoutMs"),
-)  # fmt: skip
-
-LIMIT_NAMES = {key.field: key.path.rpartition(".")[2] for key in _LIMITS if key.path}
-"""Field of ``Limits`` to its name in the file and on the wire, where times are milliseconds."""
-
-_OURS = {key.path for key in (*_SCHEMA, *_LIMITS) if key.path}
-
-# What OpenClaw 2026.9 knows beside that: not ours to serve, and not the user's mistake.
-_FOREIGN_TOP = frozenset(
-    """
-    $schema meta env wizard diagnostics logging update telemetry browser ui secrets auth accessGroups
-    acp models nodeHost agents worktreeRoot worktreeAcceleration tools security bindings broadcast
-    attachments messages tts commands approvals session cron transcripts hooks channels discovery
-    talk gateway cloudWorkers desktop memory mcp skills plugins surfaces proxy
-    """.split()
-)
-_FOREIGN_GATEWAY = frozenset(
-    """
-    mode publicOrigin portals controlUi cliAgents terminal auth roles trustedProxies
-    allowRealIpFallback tools tailscale remote reload tls http push nodes webchat
-    """.split()
-)
-_FOREIGN_AUTH = frozenset({"allowTailscale", "identityScopes", "trustedProxy"})
+AROUND = Surroundings(interfaces.own_ipv4, interfaces.is_container)
 
 
 class Examined(NamedTuple):
@@ -235,7 +92,9 @@ class Examined(NamedTuple):
     location: Location
 
 
-def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
+def load(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], *, serves: bool = True
+) -> Settings:
     """
     Read and check every setting.
 
@@ -243,233 +102,416 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         flags: Flag (``--port``) to the text given; absent or ``None`` if not given. Besides those of
             single settings: ``--config``, ``--state-dir``, ``--profile``, ``--token-file``, ``--password-file``.
         environ: The process's environment.
+        serves: See ``examine``.
 
     Returns:
         Checked settings.
 
     Raises:
-        ConfigurationError: Something is wrong; names the file with key, the flag or the variable.
+        ConfigurationError: Something is wrong; names the file with line, column and key, the flag or the variable.
         UnreadableError: A file can't be read for a reason that is not its own.
     """
-    found = examine(flags, environ)
+    found = examine(flags, environ, serves=serves)
     if found.settings is None:
         raise found.problems[0]
     return found.settings
 
 
-def examine(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Examined:
+def examine(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    serves: bool = True,
+    around: Surroundings = AROUND,
+    working_dir: str | None = None,
+) -> Examined:
     """
     Read and check every setting, and go on where one is wrong.
 
     Args:
         flags: As for ``load``.
         environ: The environment of the gateway's process.
+        serves: Whether the listener will be ours. If not, as of a gateway that is guarded, how it
+            admits clients is its own business: secrets, TLS and unknown keys are neither read nor judged.
+        around: The machine's addresses, and whether it is a container.
+        working_dir: Where a ``.env`` file may be; ``None`` is the process's working directory.
 
     Raises:
-        ConfigurationError: The profile's name is none, so that nothing says which gateway is meant.
+        ConfigurationError: The profile's name is none, or there is no home directory and one is needed, so
+            that nothing says which gateway is meant.
     """
-    given = {flag: text for flag, text in flags.items() if text is not None}
-    where = locate(flags, environ)
-    problems: list[ConfigurationError] = []
-    warnings: list[str] = []
-    document: dict[str, Any] = {}
-    config_path = where.config_path
+    given = {flag: text for flag, text in flags.items() if text}
+    work = _Examination(given, environ, around, working_dir or _working_dir())
+    work.read(serves=serves)
+    work.settle(serves=serves)
+    return work.result()
+
+
+def _working_dir() -> str:
     try:
-        document = read_document(
-            config_path, required=where.config_required, state_dir=where.state_dir
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return "/"
+
+
+class _Examination:
+    """Settings on their way, stage by stage."""
+
+    def __init__(
+        self,
+        flags: Mapping[str, str],
+        environ: Mapping[str, str],
+        around: Surroundings,
+        working_dir: str,
+    ) -> None:
+        self._flags, self._around = flags, around
+        self._environ = environ
+        self.where = locate(flags, environ)
+        self._problems: list[ConfigurationError] = []
+        self._warnings: list[str] = list(self.where.warnings)
+        self._environment = Environment(environ)
+        add_env_files(self._environment, self.where, working_dir=working_dir)
+        self._values: dict[str, Any] = {}
+        self._origins: dict[str, Origin] = {}
+        self._document = self._own = Merged({}, ())
+
+    # Stage: documents, variables
+
+    def read(self, *, serves: bool) -> None:
+        """Read both files, with what they include and the variables that they set."""
+        tried: set[str] = set()
+        redirected = self._environment.with_added((_CONFIG_VARIABLE,))
+        for _ in range(_MAX_REDIRECTIONS):
+            # A .env file may name another configuration file, and so may that file's env.vars.
+            self.where = locate(self._flags, redirected)
+            tried.add(self.where.config_path)
+            self._document = self._read_document()
+            redirected = self._environment.with_added((_CONFIG_VARIABLE,))
+            if locate(self._flags, redirected).config_path in tried:
+                break
+        self._own = self._read_own()
+        for finding in self._oddities() if serves else ():
+            if isinstance(finding, ConfigurationError):
+                self._problems.append(finding)
+            else:
+                self._warnings.append(finding)
+
+    def _read_document(self) -> Merged:
+        where = self.where
+        # With the flag no file is fine, and a link to nothing is no file.
+        unconfigured = "--allow-unconfigured" in self._flags and not os.path.exists(
+            where.config_path
         )
-        warnings += _unknown_keys(document, config_path)
-    except ConfigurationError as error:
-        problems.append(error)
-    allow_multiple = environ.get(_MULTIPLE) == "1"
-    values: dict[str, Any] = {
-        "profile": where.profile,
-        "state_dir": where.state_dir,
-        "config_path": config_path,
-        "allow_multiple": allow_multiple,
-    }
-    origins = {
-        "profile": where.profile_origin,
-        "state_dir": where.state_origin,
-        "config_path": where.config_origin,
-        "allow_multiple": Origin("variable", _MULTIPLE) if allow_multiple else DEFAULT,
-    }
-    for prefix, keys in (("", _SCHEMA), ("limits.", _LIMITS)):
-        for key in keys:
-            name = prefix + key.field
-            values[name], origins[name] = key.default, DEFAULT
-            try:
-                values[name], origins[name] = _resolve(key, given, environ, document, config_path)
-            except ConfigurationError as error:
-                problems.append(error)
-    for field, flag, credential in (
-        ("token", "--token-file", _TOKEN_CREDENTIAL),
-        ("password", "--password-file", _PASSWORD_CREDENTIAL),
-    ):
-        try:
-            found = _secret_file(flag, credential, given, environ)
-        except ConfigurationError as error:
-            problems.append(error)
-        else:
-            if found:
-                values[field], origins[field] = found
-    if where.profile and origins["port"] == DEFAULT:
-        values["port"], origins["port"] = (
-            profile_port(where.profile),
-            Origin("profile", where.profile),
+        document = Merged({}, ())
+        with self._noting():
+            text = None
+            if not unconfigured:
+                text = read_text(
+                    where.config_path, required=where.config_required, state_dir=where.state_dir
+                )
+            if text is not None:
+                as_object(text)
+                roots = self._environment.get(ROOTS_VARIABLE)
+                paths = roots.value.split(":") if roots else []
+                document = resolve(
+                    text,
+                    roots=[
+                        absolute(path, where.home, roots.origin) for path in paths if path and roots
+                    ],
+                )
+                if not isinstance(document.value, dict):
+                    as_object(Text(text.path, b"null", text.info))
+        with self._noting():
+            self._warnings += add_config_variables(self._environment, document)
+        return document
+
+    def _read_own(self) -> Merged:
+        with self._noting():
+            text = read_text(self.where.own_path, required=False)
+            if text is not None:
+                as_object(text)
+                return resolve(text)
+        return Merged({}, ())
+
+    def _oddities(self) -> Iterable[ConfigurationError | str]:
+        """Yield what is wrong with the documents as such, apart from single values."""
+        document = self._document
+        if document.layers:
+            yield from known_keys.document_problems(document)
+        if self._own.layers:
+            yield from known_keys.own_document_problems(self._own)
+        yield from unset_references(document, self._environment)
+        for keys in (("gateway", "mode"),):
+            mode = look_up(document.value, keys)
+            if mode == "remote":
+                yield document.origin(keys).error(
+                    'is "remote": this machine is to use a gateway elsewhere, and not to run one',
+                    hint='set it to "local" to run one',
+                )
+            elif mode is not MISSING and mode != "local":
+                yield document.origin(keys).error('must be "local" or "remote"')
+        yield from self._newer()
+        yield from self._readable_secrets()
+
+    def _newer(self) -> Iterable[ConfigurationError]:
+        """Refuse a file of a release that may mean other things by the same keys; OpenClaw does from the next release on."""
+        keys = ("meta", "lastTouchedVersion")
+        version = look_up(self._document.value, keys)
+        year = version.partition(".")[0] if isinstance(version, str) else ""
+        if year.isascii() and year.isdecimal() and len(year) < 9 and int(year) > _YEAR:
+            yield self._document.origin(keys).error(
+                f"the file was written by OpenClaw {version[:20]}, and this gateway knows those of {_YEAR}",
+                hint="install a newer openclaw-gateway, or name a file of its own with --config",
+            )
+
+    def _readable_secrets(self) -> Iterable[str]:
+        """Warn of a secret written into a file that everyone may read."""
+        for layer in self._document.layers:
+            if not layer.text.info.st_mode & stat.S_IROTH:
+                continue
+            for key in ("token", "password"):
+                keys = ("gateway", "auth", key)
+                value = look_up(self._document.value, keys)
+                written = (
+                    isinstance(value, str) and not substitute(value, self._environment).through
+                )
+                origin = self._document.origin(keys)
+                if written and origin.source == layer.text.path and not refers(value):
+                    mode = stat.S_IMODE(layer.text.info.st_mode)
+                    yield (
+                        f"{layer.text.path}: everyone may read {origin.name} in it "
+                        f"(mode {mode:04o}): chmod 600"
+                    )
+
+    # Stage: values
+
+    def settle(self, *, serves: bool) -> None:
+        """Read every value, and draw the conclusions."""
+        values, origins = self._values, self._origins
+        multiple = self._environ.get(_MULTIPLE) == "1"
+        where = self.where
+        for field, value, origin in (
+            ("profile", where.profile, where.profile_origin),
+            ("state_dir", where.state_dir, where.state_origin),
+            ("config_path", where.config_path, where.config_origin),
+            ("own_path", where.own_path, where.config_origin),
+            ("allow_multiple", multiple, Origin("variable", _MULTIPLE) if multiple else DEFAULT),
+        ):
+            values[field], origins[field] = value, origin
+        for key in KEYS:
+            values[key.field], origins[key.field] = key.default, DEFAULT
+            with self._noting():
+                values[key.field], origins[key.field] = self._value(key)
+        self._settle_port()
+        for key in SECRETS:
+            values[key.field], origins[key.field] = None, DEFAULT
+        with self._noting():
+            settle_addresses(values, origins, self._around)
+        with self._noting():
+            settle_tls(values, origins, where)
+        if not serves:
+            values["auth_mode"] = values["auth_mode"] or AuthMode.TOKEN
+            return
+        with self._noting():
+            settle_auth(
+                values,
+                origins,
+                self._candidates(),
+                mode_in_file=look_up(self._document.value, ("gateway", "auth", "mode"))
+                is not MISSING,
+                shell_lends=self._shell_lends(),
+            )
+        self._problems += not_served(values, origins)
+
+    def _value(self, key: Key) -> tuple[Any, Origin]:
+        """Take one setting from the strongest source that has it, and say which that was."""
+        if key.flag and key.flag in self._flags:
+            origin = Origin("flag", key.flag)
+            return _parsed(key.parse, self._flags[key.flag], origin), origin
+        if key.own_path:
+            keys = tuple(key.own_path.split("."))
+            value = look_up(self._own.value, keys)
+            if value is not MISSING:
+                origin = self._own.origin(keys)
+                return _parsed(key.parse_file or key.parse, value, origin), origin
+        keys = tuple(key.path.split(".")) if key.path else ()
+        value = look_up(self._document.value, keys)
+        if value is MISSING or not keys:
+            return key.default, DEFAULT
+        origin = self._document.origin(keys)
+        if key.own_path:
+            self._warnings.append(
+                f"{origin}: belongs into {self.where.own_path}, as {key.own_path}: "
+                "OpenClaw does not start with it"
+            )
+        if isinstance(value, str):
+            replaced = substitute(value, self._environment)
+            value = replaced.text
+            origin = self._document.origin(keys)
+            origin.through = replaced.through
+        if key.field == "bind" and bind_alias(value):
+            instead = bind_alias(value)
+            self._warnings.append(f'{origin}: write "{instead}" instead of {json.dumps(value)}')
+        return _parsed(key.parse_file or key.parse, value, origin), origin
+
+    def _settle_port(self) -> None:
+        """Let a variable go before the file, and a profile's own port before the default."""
+        values, origins = self._values, self._origins
+        if origins["port"].source == "flag":
+            return
+        variable = self._environment.get("OPENCLAW_GATEWAY_PORT")
+        port = port_in_variable(variable.value) if variable else None
+        if variable and port:
+            values["port"], origins["port"] = port, variable.origin
+            return
+        if values["port"] is None:
+            self._warnings.append(
+                f"{origins['port']}: no port, 1 to 65535, and passed over: the default counts"
+            )
+            values["port"], origins["port"] = 18789, DEFAULT
+        if origins["port"] == DEFAULT and self.where.profile:
+            values["port"] = profile_port(self.where.profile)
+            origins["port"] = Origin("profile", self.where.profile)
+
+    # Stage: secrets
+
+    def _candidates(self) -> dict[str, list[Candidate]]:
+        """Return for each kind of secret what there is, the strongest first; nothing is read but what is at hand."""
+        found: dict[str, list[Candidate]] = {}
+        for key in SECRETS:
+            kind = key.field
+            found[kind] = [
+                *self._given(kind),
+                *self._written(("gateway", "auth", kind)),
+                *self._from_variable(f"OPENCLAW_GATEWAY_{kind.upper()}"),
+                *self._written(("gateway", "remote", kind)),
+            ]
+        return found
+
+    def _given(self, kind: str) -> Iterable[Candidate]:
+        """Yield what flags and systemd's credentials give."""
+        flag = f"--{kind}"
+        if self._flags.get(flag, "").strip():
+            self._warnings.append(
+                f"flag {flag}: every account can read it in the list of processes; use {flag}-file"
+            )
+            yield _ready(self._flags[flag], Origin("flag", flag))
+        if f"{flag}-file" in self._flags:
+            yield _in_file(
+                self._flags[f"{flag}-file"], Origin("flag", f"{flag}-file"), private=True
+            )
+        directory = self._environ.get("CREDENTIALS_DIRECTORY")
+        name = f"openclaw-gateway.{kind}"
+        path = os.path.join(directory, name) if directory else ""
+        if path and os.path.exists(path):
+            # systemd guards that directory itself: mode 0400, or 0440 with an access list from 257 on.
+            yield _in_file(path, Origin("credential", name), private=False)
+
+    def _from_variable(self, name: str) -> Iterable[Candidate]:
+        variable = self._environment.get(name)
+        if variable:
+            yield _ready(variable.value, variable.origin)
+
+    def _written(self, keys: tuple[str, ...]) -> Iterable[Candidate]:
+        """Yield the secret that stands in the document, or what it refers to."""
+        document, environment = self._document, self._environment
+        value = look_up(document.value, keys)
+        if value is MISSING:
+            return
+        origin = document.origin(keys)
+        in_document = keys[1] == "auth"
+        unset: tuple[str, ...] = ()
+        if isinstance(value, str):
+            replaced = substitute(value, environment)
+            value, unset, origin.through = replaced.text, replaced.unset, replaced.through
+        if references.is_reference(value):
+            with self._noting():
+                references.check(value, origin)
+                yield Candidate(origin, lambda: self._followed(value, origin), in_document, unset)
+            return
+        if not isinstance(value, str):
+            self._problems.append(origin.error("must be a string, or an object that refers to one"))
+            return
+        yield _ready(value, origin)._replace(in_document=in_document, unset=unset)
+
+    def _followed(self, value: Any, origin: Origin) -> tuple[Secret, Origin]:
+        text, found = references.follow(
+            value, origin, self._document, self._environment, home=self.where.home
         )
-    warnings += _readable_secrets(document, config_path)
-    warnings += [
-        f"flag {flag}: every account can read it in the list of processes; use {flag}-file"
-        for flag in ("--token", "--password")
-        if flag in given
-    ]
-    for settle in (_settle_address, _settle_auth):
-        try:
-            settle(values, origins)
-        except ConfigurationError as error:
-            problems.append(error)
-    return Examined(
-        None if problems else _settled(values, origins, warnings),
-        values,
-        origins,
-        tuple(problems),
-        tuple(warnings),
-        where,
+        return _parsed(secret, text, found), found
+
+    def _shell_lends(self) -> Origin | None:
+        """Return where it says that the login shell's variables are to be used."""
+        keys = ("env", "shellEnv", "enabled")
+        if look_up(self._document.value, keys) is True:
+            return self._document.origin(keys)
+        variable = self._environment.get(_SHELL_VARIABLE)
+        if variable and variable.value.strip().lower() in ("1", "true", "yes", "on"):
+            return variable.origin
+        return None
+
+    # The end
+
+    def _noting(self) -> _Noting:
+        return _Noting(self._problems)
+
+    def result(self) -> Examined:
+        """Return what was found."""
+        settings = None
+        if not self._problems:
+            limits = {field: self._values[f"limits.{field}"] for field in Limits._fields}
+            rest = {
+                field: self._values[field]
+                for field in Settings._fields
+                if field not in ("limits", "origins", "warnings")
+            }
+            settings = Settings(
+                **rest,
+                limits=Limits(**limits),
+                origins=self._origins,
+                warnings=tuple(self._warnings),
+            )
+        return Examined(
+            settings,
+            self._values,
+            self._origins,
+            tuple(self._problems),
+            tuple(self._warnings),
+            self.where,
+        )
+
+
+class _Noting:
+    """Notes an error of the settings that ends the block, and goes on after it."""
+
+    def __init__(self, problems: list[ConfigurationError]) -> None:
+        self._problems = problems
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, ConfigurationError):
+            return False
+        self._problems.append(error)
+        return True
+
+
+def _ready(text: str, origin: Origin) -> Candidate:
+    """Return a secret that is at hand."""
+    return Candidate(origin, lambda: (_parsed(secret, text, origin), origin))
+
+
+def _in_file(path: str, origin: Origin, *, private: bool) -> Candidate:
+    """Return a secret that is the whole of a file."""
+    return Candidate(
+        origin, lambda: (read_secret(origin.source, origin.name, path, private=private), origin)
     )
 
 
-def _settled(
-    values: Mapping[str, Any], origins: Mapping[str, Origin], warnings: Sequence[str]
-) -> Settings:
-    limits = {key.field: values[f"limits.{key.field}"] for key in _LIMITS}
-    rest = {name: value for name, value in values.items() if not name.startswith("limits.")}
-    return Settings(**rest, limits=Limits(**limits), origins=origins, warnings=tuple(warnings))
-
-
-def _resolve(
-    key: _Key,
-    flags: Mapping[str, str],
-    environ: Mapping[str, str],
-    document: dict[str, Any],
-    config_path: str,
-) -> tuple[Any, Origin]:
-    """Take one setting from the strongest source that has it, and say which that was."""
-    in_file = look_up(document, key.path) if key.path else None
-    source: str
-    parse = key.parse
-    if key.flag and key.flag in flags:
-        source, name, value = "flag", key.flag, flags[key.flag]
-    elif key.variable and environ.get(key.variable):
-        source, name, value = "variable", key.variable, environ[key.variable]
-    elif in_file is not None and key.path:
-        source, name, value = (
-            config_path,
-            key.path,
-            substituted(in_file, environ, config_path, key.path),
-        )
-        parse = key.parse_file or key.parse
-    else:
-        return key.default, DEFAULT
+def _parsed(parse: Callable[[object], Any], value: object, origin: Origin) -> Any:
     try:
-        return parse(value), Origin(source, name)
+        return parse(value)
     except UnfitError as error:
         shown = None if parse is secret else json.dumps(value, default=str)
-        raise ConfigurationError(source, name, error.about(shown)) from None
-
-
-def _unknown_keys(document: dict[str, Any], path: str) -> list[str]:
-    gateway = document.get("gateway", {})
-    if not isinstance(gateway, dict):
-        raise ConfigurationError(path, "gateway", "must be an object")
-    auth = gateway.get("auth", {})
-    if not isinstance(auth, dict):
-        raise ConfigurationError(path, "gateway.auth", "must be an object")
-    limits = gateway.get("limits", {})
-    if not isinstance(limits, dict):
-        raise ConfigurationError(path, "gateway.limits", "must be an object")
-    levels = (
-        ("", document, _FOREIGN_TOP),
-        ("gateway.", gateway, _FOREIGN_GATEWAY | _names_below("gateway.")),
-        ("gateway.auth.", auth, _FOREIGN_AUTH | _names_below("gateway.auth.")),
-        ("gateway.limits.", limits, _names_below("gateway.limits.")),
-    )
-    return [
-        f"{path}: unknown key {prefix}{name}{suggest(name, known)}"
-        for prefix, node, known in levels
-        for name in node
-        if name not in known
-    ]
-
-
-def _names_below(prefix: str) -> set[str]:
-    return {path[len(prefix) :].split(".")[0] for path in _OURS if path.startswith(prefix)}
-
-
-def _secret_file(
-    flag: str, credential: str, flags: Mapping[str, str], environ: Mapping[str, str]
-) -> tuple[Secret, Origin] | None:
-    """Read a secret from the file that a flag names, else from systemd's credential of that name."""
-    if flag in flags:
-        return read_secret("flag", flag, flags[flag], private=True), Origin("flag", flag)
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    path = os.path.join(directory, credential) if directory else ""
-    if directory and os.path.exists(path):
-        # systemd guards that directory itself: mode 0400, or 0440 with an access list from 257 on.
-        return read_secret("credential", credential, path, private=False), Origin(
-            "credential", credential
-        )
-    return None
-
-
-def _readable_secrets(document: dict[str, Any], path: str) -> list[str]:
-    """Warn of a secret written into a file that everyone may read."""
-    written = [
-        key for key in ("gateway.auth.token", "gateway.auth.password") if look_up(document, key)
-    ]
-    if not written:
-        return []
-    mode = os.stat(path).st_mode
-    if not mode & stat.S_IROTH:
-        return []
-    return [
-        f"{path}: everyone may read {written[0]} in it (mode {stat.S_IMODE(mode):04o}): chmod 600"
-    ]
-
-
-def _settle_address(values: dict[str, Any], origins: dict[str, Origin]) -> None:
-    """Turn ``bind`` and ``host`` into one address."""
-    host_given = values["host"] is not None
-    if host_given and origins["host"].source == "flag" and origins["bind"].source != "flag":
-        values["bind"], origins["bind"] = Bind.CUSTOM, origins["host"]
-    match values["bind"]:
-        case Bind.CUSTOM if not host_given:
-            raise ConfigurationError(
-                *origins["bind"], 'is "custom", but no address is given',
-                hint="give one with --host or gateway.customBindHost",
-            )  # fmt: skip
-        case Bind.LOOPBACK:
-            values["host"] = "127.0.0.1"
-        case Bind.LAN:
-            values["host"] = "0.0.0.0"
-    if values["bind"] is not Bind.CUSTOM:
-        origins["host"] = origins["bind"]
-
-
-def _settle_auth(values: dict[str, Any], origins: dict[str, Origin]) -> None:
-    """Choose the mode that the secrets at hand ask for, and refuse what would leave a door open."""
-    mode = values["auth_mode"]
-    if mode is None:
-        password_only = values["password"] is not None and values["token"] is None
-        mode = values["auth_mode"] = AuthMode.PASSWORD if password_only else AuthMode.TOKEN
-    if mode is AuthMode.PASSWORD and values["password"] is None:
-        raise ConfigurationError(
-            *origins["auth_mode"], 'is "password", but none is given',
-            hint="give one with --password-file, gateway.auth.password or a systemd credential",
-        )  # fmt: skip
-    if mode is AuthMode.NONE and not is_loopback(values["host"]):
-        raise ConfigurationError(
-            *origins["auth_mode"],
-            f'is "none", and the gateway would listen on {values["host"]}, beyond this machine',
-            hint='set it to "token" or "password", or bind to loopback',
-        )
+        raise origin.error(error.about(shown)) from None

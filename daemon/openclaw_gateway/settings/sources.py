@@ -1,12 +1,11 @@
-"""Files that settings come from: the JSON5 document, and files that hold one secret."""
+"""Files that settings come from, read within bounds: the document, files beside it, and files that hold one secret."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 from openclaw_gateway.errors import (
     ConfigurationError,
@@ -14,9 +13,12 @@ from openclaw_gateway.errors import (
     StorageError,
     UnreadableError,
 )
-from openclaw_gateway.settings.json5 import SyntaxProblem, parse
+from openclaw_gateway.settings.json5 import Keys, Place, SyntaxProblem, parse, places
 
 MAX_FILE_BYTES = 8 << 20
+MAX_SECRET_BYTES = 1 << 20
+_PIPE_TIMEOUT_S = 5.0
+"""How long a secret may take that comes through a pipe, as of ``--token-file <(command)``."""
 
 _LASTING = {
     errno.ENOENT: "no such file",
@@ -30,22 +32,6 @@ _LASTING = {
 }
 """Refusals that no restart mends, in words. open(2)."""
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_PASSING = frozenset(
-    {
-        *_SHORTAGES,
-        errno.EIO,
-        errno.EINTR,
-        errno.EAGAIN,
-        errno.EBUSY,
-        errno.ENOSPC,
-        errno.EROFS,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-    }
-)
-"""Refusals that may be over at the next start: shortages, and disks and servers that don't answer."""
 
 
 class Secret(str):
@@ -53,6 +39,74 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "Secret('…')"
+
+
+class Text:
+    """
+    A JSON5 file that was read: what it says, and where in it.
+
+    Attributes:
+        path: The file, as it was named.
+        text: What is in it.
+        document: Its value, any.
+        info: What fstat(2) said.
+    """
+
+    def __init__(self, path: str, data: bytes, info: os.stat_result) -> None:
+        self.path, self.info = path, info
+        # As OpenClaw reads it: invalid bytes become U+FFFD, a byte order mark is passed over.
+        self.text = data.decode("utf-8", "replace").removeprefix("\ufeff")
+        try:
+            self.document: Any = parse(self.text)
+        except SyntaxProblem as error:
+            raise ConfigurationError(
+                path, "", f"not JSON5: {error.problem}", place=error.place
+            ) from None
+        self._places: dict[Keys, Place] | None = None
+
+    def place(self, keys: Keys) -> Place | None:
+        """Return where a value stands, or the nearest one around it; a member begins with its name."""
+        if self._places is None:
+            try:
+                self._places = places(self.text)
+            except SyntaxProblem:
+                self._places = {}  # plain JSON with more values than our own parser may count
+        for length in range(len(keys), -1, -1):
+            if keys[:length] in self._places:
+                return self._places[keys[:length]]
+        return None
+
+
+def read_text(path: str, *, required: bool, state_dir: str | None = None) -> Text | None:
+    """
+    Read a file of settings.
+
+    Args:
+        path: The file.
+        required: Whether a missing file is an error; otherwise it is ``None``.
+        state_dir: The state directory, to be blamed if it keeps us from a file in it.
+
+    Raises:
+        ConfigurationError: It is not ours to read, is no regular file, is too long, or can't be parsed.
+        UnreadableError: Its disk fails, the system is short of something, or the state directory
+            that it stands in can't be used.
+    """
+    try:
+        data, info = _read_regular(path, MAX_FILE_BYTES)
+    except OSError as error:
+        if error.errno == errno.ENOENT and os.path.islink(path):
+            raise ConfigurationError(
+                path, "", f"a link to {os.readlink(path)}, where there is nothing",
+                hint="create that file, or remove the link",
+            ) from None  # fmt: skip
+        if error.errno == errno.ENOENT and not required:
+            return None
+        _blame_state_directory(path, error, state_dir)
+        problem, hint = refusal(path, error)
+        raise ConfigurationError(path, "", problem, hint=hint) from None
+    except _UnfitFileError as error:
+        raise ConfigurationError(path, "", str(error)) from None
+    return Text(path, data, info)
 
 
 def read_document(path: str, *, required: bool, state_dir: str | None = None) -> dict[str, Any]:
@@ -65,33 +119,65 @@ def read_document(path: str, *, required: bool, state_dir: str | None = None) ->
         state_dir: The state directory, to be blamed if it keeps us from a file in it.
 
     Raises:
-        ConfigurationError: It is not ours to read, can't be parsed, is too long, or is not one object.
-        UnreadableError: Its disk fails, the system is short of something, or the state directory
-            that it stands in can't be used.
+        ConfigurationError: As ``read_text``, or it is not one object.
+        UnreadableError: As ``read_text``.
+    """
+    text = read_text(path, required=required, state_dir=state_dir)
+    return {} if text is None else as_object(text)
+
+
+def as_object(text: Text) -> dict[str, Any]:
+    """
+    Return a file's document if it is one object.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if not isinstance(text.document, dict):
+        raise ConfigurationError(
+            text.path, "", "must be one object: { … }", place=text.place(())
+        )  # fmt: skip
+    return text.document
+
+
+class _UnfitFileError(Exception):
+    """A file could be opened and is not to be read; the text says why."""
+
+
+def _read_regular(path: str, max_bytes: int) -> tuple[bytes, os.stat_result]:
+    """Read a regular file whole. Opening blocks on nothing: a pipe without a writer would, for ever."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except ValueError:  # NUL, or half a character: no file has such a name
+        raise _UnfitFileError("no such file: its name is impossible") from None
+    with open(descriptor, "rb", buffering=0) as file:
+        info = os.fstat(descriptor)
+        if stat.S_ISDIR(info.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(info.st_mode):
+            raise _UnfitFileError("not a regular file")
+        data = b""
+        while len(data) <= max_bytes:
+            piece = file.read(max_bytes + 1 - len(data))
+            if not piece:
+                return data, info
+            data += piece
+    raise _UnfitFileError(f"longer than {max_bytes >> 20} MiB")
+
+
+def read_bounded(path: str, max_bytes: int) -> tuple[bytes, os.stat_result] | str:
+    """
+    Read a regular file whole; return its bytes and what fstat(2) said, or why it is not to be read.
+
+    Raises:
+        UnreadableError: Its disk fails, or the system is short of something.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        return _read_regular(path, max_bytes)
+    except _UnfitFileError as error:
+        return str(error)
     except OSError as error:
-        if error.errno == errno.ENOENT and not required:
-            return {}
-        _blame_state_directory(path, error, state_dir)
-        _raise_if_passing(path, error)
-        if error.errno not in _LASTING:
-            raise
-        raise ConfigurationError(path, "", _LASTING[error.errno], hint=_hint(path, error)) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError(path, "", f"longer than {MAX_FILE_BYTES >> 20} MiB")
-    text = data.decode("utf-8", "replace").removeprefix("\ufeff")
-    try:
-        document = parse(text)
-    except SyntaxProblem as error:
-        raise ConfigurationError(
-            path, "", f"not JSON5: {error.problem}", place=error.place
-        ) from None
-    if not isinstance(document, dict):
-        raise ConfigurationError(path, "", "must be one object: { … }")
-    return document
+        return refusal(path, error)[0]
 
 
 def _blame_state_directory(path: str, error: OSError, state_dir: str | None) -> None:
@@ -111,43 +197,29 @@ def _blame_state_directory(path: str, error: OSError, state_dir: str | None) -> 
     ) from None
 
 
-def _raise_if_passing(path: str, error: OSError) -> None:
-    """Raise an error that lets systemd start us again, if the reason may be over by then."""
-    if error.errno in _PASSING:
-        hint = ShortageError.hint if error.errno in _SHORTAGES else ""
-        problem = os.strerror(error.errno)
-        raise UnreadableError(path, problem, errno=error.errno, hint=hint) from None
+def refusal(path: str, error: OSError) -> tuple[str, str]:
+    """
+    Return why the kernel does not let us read, in words, and the way out, if no restart would mend it.
+
+    Raises:
+        UnreadableError: A restart might: a shortage, a disk that fails, a mount whose server is gone
+            (ENOTCONN, ENODEV, ESTALE). Any number that we do not know is taken for one of these, so
+            that nothing but errors of ours comes out of settings.
+    """
+    number = error.errno or 0
+    if number not in _LASTING:
+        hint = ShortageError.hint if number in _SHORTAGES else ""
+        raise UnreadableError(path, os.strerror(number), errno=number, hint=hint) from None
+    if number in (errno.EACCES, errno.EPERM):
+        return _LASTING[number], f"let the gateway's account read it: see namei -l {path}"
+    if number in (errno.ENOENT, errno.EISDIR):
+        return _LASTING[number], "name a file that exists, or create it"
+    return _LASTING[number], ""
 
 
-def _hint(path: str, error: OSError) -> str:
-    """Return the way out of a refusal that has one."""
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"let the gateway's account read it: see namei -l {path}"
-    if error.errno in (errno.ENOENT, errno.EISDIR):
-        return "name a file that exists, or create it"
-    return ""
-
-
-def look_up(document: dict[str, Any], path: str) -> Any:
-    """Return what stands at a dotted path of a document, ``None`` if nothing does."""
-    node: Any = document
-    for part in path.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
-
-
-def substituted(value: Any, environ: Mapping[str, str], source: str, name: str) -> Any:
-    """Replace ``${NAME}`` in a string of the file by the variable's value, as OpenClaw does."""
-    if not isinstance(value, str) or "${" not in value:
-        return value
-    import re
-
-    def variable(match: re.Match[str]) -> str:
-        if match[1] not in environ:
-            raise ConfigurationError(source, name, f"refers to ${{{match[1]}}}, which is not set")
-        return environ[match[1]]
-
-    return re.sub(r"\$\{([A-Z_][A-Z0-9_]*)\}", variable, value)
+class _SecretFile(NamedTuple):
+    text: str
+    info: os.stat_result
 
 
 def read_secret(
@@ -159,7 +231,7 @@ def read_secret(
     Args:
         source: What named the file, for the error: ``flag``, ``credential``, ``file``.
         name: The flag's or credential's name.
-        path: The file.
+        path: The file, or a pipe.
         private: Whether it must be closed to group and others.
         owner_uid: Whose the file must be; ``None`` if that does not matter.
 
@@ -168,29 +240,46 @@ def read_secret(
             or somebody else's.
         UnreadableError: Its disk fails, or the system is short of something.
     """
+
+    def fail(problem: str, hint: str = "") -> NoReturn:
+        raise ConfigurationError(source, name, problem, hint=hint) from None
+
     try:
-        with open(path, encoding="utf-8") as file:
-            info = os.fstat(file.fileno())
-            mode = info.st_mode
-            text = file.read(4096).strip()
-    except UnicodeDecodeError:
-        raise ConfigurationError(source, name, f"cannot read {path}: not UTF-8") from None
+        data, info = _read_file_or_pipe(path)
+        text = data.decode("utf-8").strip()
+    except ValueError:
+        fail(f"cannot read {path}: not UTF-8")
     except OSError as error:
-        _raise_if_passing(path, error)
-        if error.errno not in _LASTING:
-            raise
-        problem = f"cannot read {path}: {_LASTING[error.errno]}"
-        raise ConfigurationError(source, name, problem, hint=_hint(path, error)) from None
+        problem, hint = refusal(path, error)
+        fail(f"cannot read {path}: {problem}", hint)
     if owner_uid not in (None, info.st_uid):
-        problem = f"{path} belongs to uid {info.st_uid}, and the gateway to uid {owner_uid}"
-        raise ConfigurationError(source, name, problem)
+        fail(f"{path} belongs to uid {info.st_uid}, and the gateway to uid {owner_uid}")
+    mode = stat.S_IMODE(info.st_mode)
     if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigurationError(
-            source,
-            name,
-            f"{path} is open to others (mode {stat.S_IMODE(mode):04o})",
-            hint=f"chmod 600 {path}",
-        )
+        fail(f"{path} is open to others (mode {mode:04o})", f"chmod 600 {path}")
     if not text:
-        raise ConfigurationError(source, name, f"{path} is empty")
+        fail(f"{path} is empty")
     return Secret(text)
+
+
+def _read_file_or_pipe(path: str) -> tuple[bytes, os.stat_result]:
+    """Read at most 4096 bytes; of a pipe until its writers are gone or its time is up."""
+    import select
+    from time import monotonic
+
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        info = os.fstat(descriptor)
+        data, ends_s = b"", monotonic() + _PIPE_TIMEOUT_S
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        while len(data) < 4096:
+            if not poll.poll(max(0.0, ends_s - monotonic()) * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            piece = os.read(descriptor, 4096 - len(data))
+            if not piece:
+                break
+            data += piece
+        return data, info
+    finally:
+        os.close(descriptor)

@@ -5,10 +5,11 @@ Each reader returns the value or raises ``UnfitError`` with what it must be inst
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any, NoReturn
 
+from openclaw_gateway.settings.environment import refers
 from openclaw_gateway.settings.sources import Secret
 from openclaw_gateway.supervisor.events import Priority
 
@@ -40,14 +41,32 @@ def _fail(expected: str, suggestion: str = "") -> NoReturn:
 
 
 def port_number(value: object) -> int:
-    """Read a port, 1 to 65535."""
+    """Read a port, 1 to 65535: digits, or a number."""
+    text = value.strip() if isinstance(value, str) else ""
+    if text.isascii() and text.isdecimal():
+        value = int(text) if len(text) < 20 else None
     number = _integer(value)
     return number if number is not None and 0 < number < 65536 else _fail("a port, 1 to 65535")
 
 
+def port_in_variable(text: str) -> int | None:
+    """Read the port of ``digits``, ``host:digits`` or ``[address]:digits``; anything else is ``None``, as for OpenClaw."""
+    import re
+
+    match = re.fullmatch(r"(?:\[[^\]]*\]:|[^:\[\]]*:)?([0-9]{1,5})", text.strip())
+    port = int(match[1]) if match else 0
+    return port if 0 < port < 65536 else None
+
+
+def port_in_file(value: object) -> int | None:
+    """Read a port of the settings; ``None`` if it is an integer beyond all ports, which OpenClaw drops."""
+    number = _integer(value)
+    if number is None:
+        return _fail("a port, 1 to 65535")
+    return number if 0 < number < 65536 else None
+
+
 def _integer(value: object) -> int | None:
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
-        return int(value) if len(value) < 20 else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -63,8 +82,9 @@ def seconds(value: object) -> float:
 def milliseconds(value: object) -> float:
     """Read milliseconds, at most an hour; return seconds."""
     number = _integer(value)
-    valid = number is not None and 0 <= number <= 3_600_000
-    return number / 1000 if valid and number is not None else _fail("milliseconds, 0 to 3600000")
+    if number is None or not 0 <= number <= 3_600_000:
+        return _fail("milliseconds, 0 to 3600000")
+    return number / 1000
 
 
 def count(low: int, high: int) -> Callable[[object], int]:
@@ -108,18 +128,49 @@ def ip_address(value: object) -> str:
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             return socket.inet_ntop(family, socket.inet_pton(family, str(value)))
-        except OSError:
+        except (OSError, ValueError):  # ValueError: NUL, or half a character
             continue
     return _fail("an IP address in digits, such as 192.168.1.5 or ::1")
 
 
+_PLACEHOLDERS = frozenset(
+    {
+        "undefined",
+        "null",
+        "change-me-now",
+        "change-me-to-a-long-random-token",
+        "change-me-to-a-strong-password",
+        "__OPENCLAW_REDACTED__",
+    }
+)
+
+
 def secret(value: object) -> Secret:
-    """Read a secret that stands there in full."""
-    if isinstance(value, dict):
-        _fail('a string; for a secret kept elsewhere use "--token-file" or a systemd credential')
-    if not isinstance(value, str) or not value or value != value.strip():
-        _fail("a string that is not empty, without space around it")
-    return Secret(value)
+    """Read a secret that stands there in full; the space around it does not belong to it."""
+    if not isinstance(value, str):
+        _fail("a string")
+    text = value.strip()
+    if not text:
+        _fail("a string that is not empty")
+    if text in _PLACEHOLDERS:
+        _fail("a secret of your own, and is a text of examples")
+    if refers(text):
+        _fail("a secret, and refers to a variable still: no client could get in with it")
+    return Secret(whole(text))
+
+
+def whole(text: str) -> str:
+    """Return a text if it can be written as UTF-8: escapes can leave half a character, and variables bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        _fail("text of whole characters")
+    return text
+
+
+def duration_ms(seconds: float) -> int:
+    """Return seconds in the unit of the files."""
+    return round(seconds * 1000)
 
 
 _LEVELS = {
@@ -156,7 +207,7 @@ def truth(value: object) -> bool:
 def strings(value: object) -> tuple[str, ...]:
     """Read a list of strings."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
+        return tuple(map(whole, value))
     return _fail("a list of strings")
 
 
@@ -167,7 +218,21 @@ def hosts(value: object) -> tuple[str, ...]:
 
 def suggest(value: object, known: Any) -> str:
     """Return ``; did you mean "x"?`` if one of ``known`` is close to ``value``, else ``""``."""
+    close = nearest(str(value), [str(name) for name in known])
+    return f'; did you mean "{close}"?' if close else ""
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the one of ``known`` that a name is most like, ``None`` if it is like none."""
     from difflib import get_close_matches
 
-    close = get_close_matches(str(value), [str(name) for name in known], n=1)
-    return f'; did you mean "{close[0]}"?' if close else ""
+    # Comparing takes time by the product of the lengths: nobody misspells a name into a long text.
+    close = get_close_matches(name[:80], sorted(known), n=1, cutoff=cutoff)
+    return close[0] if close else None
+
+
+def text(value: object) -> str:
+    """Read a string that is not empty."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return _fail("a string that is not empty")
+    return whole(value)
