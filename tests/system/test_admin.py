@@ -313,9 +313,39 @@ def test_masked_unit(machine: Machine) -> None:
     unit = machine.profile("hidden", start=False)
     machine.systemctl("mask", "--runtime", unit.name)
     said = of(unit)
-    machine.systemctl("unmask", "--runtime", unit.name)
     assert (said["state"], said["reason"]) == ("stopped", f"{unit.name} is masked")
     assert said["lock"]["state_dir"] == unit.state_dir
+    (command,) = commands(said)
+    machine.run(command)
+    assert of(unit)["state"] == "running"
+    unit.stop()
+
+
+def test_disabled_unit_is_enabled_and_started_by_the_advice(machine: Machine) -> None:
+    unit = machine.profile("resting", start=False)
+    machine.systemctl("disable", unit.name)
+    said = of(unit)
+    assert said["state"] == "stopped"
+    (command,) = commands(said)
+    machine.run(command)
+    assert of(unit)["state"] == "running"
+    assert unit.show("UnitFileState") == "enabled"
+    unit.stop()
+
+
+def test_unit_that_died_and_is_not_restarted_shows_its_log_and_is_started_by_the_advice(
+    machine: Machine,
+) -> None:
+    unit = machine.profile("mortal", drop_in="[Service]\nRestart=no\n")
+    unit.kill("KILL")
+    unit.wait_for("ActiveState", "failed")
+    said = of(unit)
+    assert (said["state"], said["exit_code"]) == ("stopped", 3)
+    assert "SIGKILL" in said["reason"]
+    for command in commands(said):
+        assert machine.run(command).returncode == 0
+    assert of(unit)["state"] == "running"
+    unit.stop()
 
 
 def test_gateway_by_hand_is_unmanaged(machine: Machine) -> None:

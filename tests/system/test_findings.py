@@ -19,7 +19,7 @@ def status(unit: Unit) -> dict[str, Any]:
 
 def findings(unit: Unit, check: str) -> list[dict[str, str]]:
     """Return what one of doctor's checks found that is worse than well."""
-    command = ["openclaw-gateway", "doctor", "--json", "--profile", unit.profile]
+    command = ["openclaw-gateway", "doctor", "--json", "--system", "--profile", unit.profile]
     checks = json.loads(unit.machine.run(command, check=False).stdout)["checks"]
     (found,) = (one for one in checks if one["name"] == check)
     return [one for one in found["findings"] if one["severity"] != "ok"]
@@ -139,3 +139,21 @@ def test_state_directory_that_is_gone_is_said(machine: Machine) -> None:
     machine.run(said["next"][0]["command"])
     assert status(unit)["disagreements"] == []
     unit.stop()
+
+
+def test_openclaws_own_command_is_found_and_the_way_out_frees_the_name(machine: Machine) -> None:
+    service = machine.unit()
+    machine.systemctl("disable", "--now", service.name)
+    script = "#!/usr/bin/env node\n"
+    machine.write("/usr/local/lib/node_modules/openclaw/openclaw.mjs", script, mode=0o755)
+    machine.run("ln -s ../lib/node_modules/openclaw/openclaw.mjs /usr/local/bin/openclaw")
+    (found,) = findings(service, "openclaw-itself")
+    assert found["severity"] == "note"
+    assert found["evidence"].startswith("/usr/local/bin/openclaw is OpenClaw's own command: ")
+    path = service.show("FragmentPath")
+    machine.run(found["command"])
+    assert machine.run(["test", "-e", path], check=False).returncode == 1
+    machine.run(found["command"].replace("--add", "--remove"))
+    machine.run("rm /usr/local/bin/openclaw")
+    machine.systemctl("daemon-reload")
+    assert findings(service, "openclaw-itself") == []

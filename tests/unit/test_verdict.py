@@ -312,6 +312,12 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         "is masked",
         ["systemctl unmask openclaw-gateway.service && systemctl start openclaw-gateway.service"],
     ),
+    "masked until the next boot": (
+        nobody(unit=unit(active_state="inactive", main_pid=None, load_state="masked", enabled="masked-runtime")),
+        State.STOPPED,
+        "is masked",
+        ["systemctl unmask --runtime openclaw-gateway.service && systemctl start openclaw-gateway.service"],
+    ),
     "systemd refuses the unit's files": (
         nobody(unit=unit(active_state="inactive", main_pid=None, load_state="bad-setting", load_error="Unit has a bad unit file setting.")),
         State.STOPPED,

@@ -141,7 +141,9 @@ def _stopped(facts: Facts) -> Iterator[Step]:
     elif unit.load_error and unit.load_state != "masked":
         yield Step(f"systemd-analyze verify {unit.name}", "which line it is")
     elif unit.load_state == "masked":
-        yield Step(f"{_unit(facts, 'unmask')} && {_unit(facts, 'start')}")
+        # A mask below /run is lifted there only. systemctl(1), "--runtime".
+        verb = "unmask --runtime" if unit.enabled == "masked-runtime" else "unmask"
+        yield Step(f"{_unit(facts, verb)} && {_unit(facts, 'start')}")
     elif unit.active_state == "failed":
         yield from _find_reason(facts)
         yield Step(_unit(facts, "restart"), "once that is mended")
