@@ -343,7 +343,7 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         ["systemctl restart openclaw-gateway.service"],
     ),
     "killed, and nobody restarts it": (
-        nobody(unit=failed_unit(9, exit_kind=2, restart="no", result="signal")),
+        nobody(unit=failed_unit(9, exit_kind=2, restart="no", result="signal", status_text="ready on ws://127.0.0.1:18789")),
         State.STOPPED,
         "failed: the last start was killed by SIGKILL",
         ["openclaw-gateway logs", "systemctl restart openclaw-gateway.service"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from os import CLD_EXITED
 from typing import TYPE_CHECKING, NamedTuple
 
 from openclaw_gateway.admin.judge.disagreements import contending, gives_way, next_start
@@ -114,9 +115,9 @@ def _gave_up(facts: Facts) -> Iterator[Step]:
 
 
 def _find_reason(facts: Facts) -> Iterator[Step]:
-    """Point to the log where the gateway left no last word; else that stands in the first line already."""
+    """Point to the log where the gateway left no word on its end; else that stands in the first line already."""
     unit = facts.subject.unit
-    if unit is None or not unit.status_text:
+    if unit is None or not unit.status_text or unit.exit_kind not in (0, CLD_EXITED):
         yield Step(ours("logs", facts), "why it failed")
 
 

@@ -195,7 +195,8 @@ def _ending(unit: Unit) -> str:
         name = signal.Signals(unit.exit_status).name
     except ValueError:
         name = f"signal {unit.exit_status}"
-    return f"was killed by {name}{said}"
+    # Its last word was not about its end: nobody tells a process of SIGKILL.
+    return f"was killed by {name}"
 
 
 def _starting(facts: Facts) -> str | None:
