@@ -11,8 +11,9 @@ from collections import Counter
 from contextlib import suppress
 
 from openclaw_gateway.errors import ListenerLostError
-from openclaw_gateway.server.connection import Application, Connection, Stamps
+from openclaw_gateway.server.connection import Application, Connection
 from openclaw_gateway.server.proxies import TrustedProxies, network
+from openclaw_gateway.server.stamps import Stamps
 from openclaw_gateway.settings.load import Limits
 
 _BATCH = 64

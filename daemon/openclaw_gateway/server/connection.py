@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import h11
 
-from openclaw_gateway.client.answer import LIVE
 from openclaw_gateway.server.message import (
     HEALTH_PATHS,
     MAX_HEAD_BYTES,
@@ -29,6 +26,7 @@ from openclaw_gateway.server.message import (
     split_target,
 )
 from openclaw_gateway.server.proxies import network
+from openclaw_gateway.server.stamps import SECURITY, reason
 
 if TYPE_CHECKING:
     from openclaw_gateway.server.acceptor import Acceptor
@@ -56,14 +54,9 @@ _OVERHEAD = 4
 
 _NO_DEADLINE = math.inf
 
-_SECURITY = (
-    (b"Cache-Control", b"no-store"),
-    (b"X-Content-Type-Options", b"nosniff"),
-    (b"Referrer-Policy", b"no-referrer"),
-)
 _OURS = frozenset(
     b"content-length transfer-encoding connection date upgrade".split()
-    + [name.lower() for name, _ in _SECURITY]
+    + [name.lower() for name, _ in SECURITY]
 )
 """Header fields of a response that are never a handler's to set."""
 
@@ -583,13 +576,13 @@ class Connection(asyncio.Protocol):
         fields += [
             (b"Content-Length", b"%d" % len(body)),
             (b"Date", self._acceptor.stamps.date()),
-            *_SECURITY,
+            *SECURITY,
         ]
         if response.close or self._close_after:
             fields.append((b"Connection", b"close"))
         data = self._sent(
             h11.Response(
-                status_code=response.status, headers=fields, reason=_reason(response.status)
+                status_code=response.status, headers=fields, reason=reason(response.status)
             )
         )
         assert self._request is not None
@@ -609,11 +602,11 @@ class Connection(asyncio.Protocol):
             (b"Content-Type", b"text/plain; charset=utf-8"),
             (b"Content-Length", b"%d" % len(body)),
             (b"Date", self._acceptor.stamps.date()),
-            *_SECURITY,
+            *SECURITY,
             (b"Connection", b"close"),
         )
         lines = b"".join(b"%b: %b\r\n" % field for field in fields)
-        self.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, _reason(status), lines, body))
+        self.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, reason(status), lines, body))
         self._acceptor.requests += 1
         self.finish()
 
@@ -624,7 +617,7 @@ class Connection(asyncio.Protocol):
             (b"Connection", b"Upgrade"),
             (b"Sec-WebSocket-Accept", upgrade.accept.encode("ascii")),
             (b"Date", self._acceptor.stamps.date()),
-            *_SECURITY,
+            *SECURITY,
         )
         self.write(
             self._sent(
@@ -666,53 +659,3 @@ class Connection(asyncio.Protocol):
                 if waited and not self.over_limit:
                     self._acceptor.reached["handshake_timeout_s"] += 1
                 self.abort()
-
-
-def _reason(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode("ascii")
-    except ValueError:
-        return b"Unknown"
-
-
-_DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-
-
-class Stamps:
-    """What changes once a second, and is made no more often: the date, and the answers to probes."""
-
-    def __init__(self) -> None:
-        self._now_s = -1
-        self._date = b""
-        self._live: dict[tuple[bool, bool], bytes] = {}
-
-    def date(self) -> bytes:
-        """Return a ``Date``, in English whatever the locale. RFC 9110, sections 5.6.7 and 6.6.1."""
-        now_s = int(time.time())
-        if now_s != self._now_s:
-            at = time.gmtime(now_s)
-            self._now_s = now_s
-            self._live.clear()
-            self._date = (
-                f"{_DAYS[at.tm_wday]}, {at.tm_mday:02} {_MONTHS[at.tm_mon - 1]} {at.tm_year} "
-                f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} GMT"
-            ).encode("ascii")
-        return self._date
-
-    def live(self, is_head: bool, close: bool) -> bytes:
-        """Return the answer to a liveness probe."""
-        date = self.date()
-        made = self._live.get((is_head, close))
-        if made is None:
-            fields = (
-                (b"Content-Type", b"application/json; charset=utf-8"),
-                (b"Content-Length", b"%d" % len(LIVE)),
-                (b"Date", date),
-                *_SECURITY,
-                *(((b"Connection", b"close"),) if close else ()),
-            )
-            lines = b"".join(b"%b: %b\r\n" % field for field in fields)
-            made = b"HTTP/1.1 200 OK\r\n%b\r\n%b" % (lines, b"" if is_head else LIVE)
-            self._live[is_head, close] = made
-        return made
