@@ -130,6 +130,11 @@ class Acceptor:
             self._spare = None
 
     @property
+    def handshake_timeout_s(self) -> float:
+        """Seconds that a peer has for a whole request, or for its hello."""
+        return self.limits.handshake_timeout_s
+
+    @property
     def inside(self) -> int:
         """Connections within the limits."""
         return self._inside

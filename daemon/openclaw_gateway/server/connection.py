@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import h11
 
@@ -26,10 +27,7 @@ from openclaw_gateway.server.message import (
     split_target,
 )
 from openclaw_gateway.server.proxies import network
-from openclaw_gateway.server.stamps import SECURITY, reason
-
-if TYPE_CHECKING:
-    from openclaw_gateway.server.acceptor import Acceptor
+from openclaw_gateway.server.stamps import SECURITY, Stamps, reason
 
 _KEEPALIVE_S = 10.0
 """Seconds that a connection may idle between two HTTP requests."""
@@ -121,6 +119,30 @@ class Application(Protocol):
         """Whether connections are to end with the answer that they wait for."""
 
 
+class Owner(Protocol):
+    """
+    Whoever accepted a connection, and counts it.
+
+    Attributes:
+        reached: How often each limit was reached.
+        requests: HTTP requests since the start.
+        stamps: For the heads of answers.
+        connections: Every one that is open.
+    """
+
+    reached: Counter[str]
+    requests: int
+    stamps: Stamps
+    connections: set[Connection]
+
+    @property
+    def handshake_timeout_s(self) -> float:
+        """Seconds that a peer has for a whole request, or for its hello."""
+
+    def left(self, connection: Connection) -> None:
+        """Count a connection out."""
+
+
 class _State(Enum):
     HEAD = auto()
     BODY = auto()
@@ -144,7 +166,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        acceptor: Acceptor,
+        acceptor: Owner,
         application: Application,
         peer: str,
         *,
@@ -172,7 +194,7 @@ class Connection(asyncio.Protocol):
         self._backlog_before = 0
         self._due_s = _NO_DEADLINE
         self._timer: asyncio.TimerHandle | None = None
-        self.expect(_OVER_LIMIT_S if over_limit else acceptor.limits.handshake_timeout_s)
+        self.expect(_OVER_LIMIT_S if over_limit else acceptor.handshake_timeout_s)
         self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done once the connection is over."""
 
@@ -263,7 +285,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._buffer and self._state is _State.HEAD and not self._first:
             # The time between two requests is over, that of a request begins.
-            self.expect(self._acceptor.limits.handshake_timeout_s)
+            self.expect(self._acceptor.handshake_timeout_s)
         self._buffer += data
         if not self._turn_due:
             self._turn()
@@ -539,6 +561,7 @@ class Connection(asyncio.Protocol):
     def _answer(self, response: Response) -> bool:
         """Send a response; whether another request may be looked at."""
         assert self._http is not None and self._request is not None
+        self._close_after |= self._application.draining
         try:
             data = self._rendered(response)
         except (h11.LocalProtocolError, TypeError, ValueError, AttributeError) as failure:
@@ -550,7 +573,7 @@ class Connection(asyncio.Protocol):
             return False
         self._state = _State.HEAD
         self._http = self._request = self._work = None
-        self.expect(self._acceptor.limits.handshake_timeout_s if self._buffer else _KEEPALIVE_S)
+        self.expect(self._acceptor.handshake_timeout_s if self._buffer else _KEEPALIVE_S)
         if self._paused:
             self.pause_writing()
         return True
@@ -629,7 +652,7 @@ class Connection(asyncio.Protocol):
         self._state = _State.SOCKET
         self._http = self._request = self._work = None
         # The handshake has its whole time from here: the connection may have served requests before.
-        self.expect(self._acceptor.limits.handshake_timeout_s)
+        self.expect(self._acceptor.handshake_timeout_s)
         self._socket = upgrade.begin(self)
         return True
 

@@ -18,6 +18,7 @@ from openclaw_gateway.server import access
 from openclaw_gateway.server.acceptor import Acceptor
 from openclaw_gateway.server.auth import Authenticator, Verdict
 from openclaw_gateway.server.builtin import Health, add_builtin, resident_bytes
+from openclaw_gateway.server.clients import Clients
 from openclaw_gateway.server.connection import Connection, Upgrade, Work
 from openclaw_gateway.server.lines import Lines, take_over
 from openclaw_gateway.server.message import HEALTH_PATHS, Request, Response
@@ -25,7 +26,7 @@ from openclaw_gateway.server.methods import Registry, Route
 from openclaw_gateway.server.presence import Presence, gateway_entry
 from openclaw_gateway.server.proxies import Source, TrustedProxies, resolve
 from openclaw_gateway.server.snapshot import Holding, Limit, Snapshot
-from openclaw_gateway.server.websocket import Clients, Shared, refused_upgrade
+from openclaw_gateway.server.websocket import Shared, refused_upgrade
 from openclaw_gateway.settings.load import LIMIT_NAMES, Settings
 from openclaw_gateway.supervisor.events import Event
 from openclaw_gateway.supervisor.journal import Journal
