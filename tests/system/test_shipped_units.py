@@ -37,7 +37,7 @@ def test_limits_are_what_the_manual_says(machine: Machine, unit: Unit) -> None:
         "Type": "notify",
         "NotifyAccess": "main",
         "Restart": "always",
-        "RestartPreventExitStatus": "78 243",
+        "RestartPreventExitStatus": "2 78 203 217 218 226 238 243",
         "KillMode": "mixed",
     }
 
@@ -100,3 +100,24 @@ def test_no_profile_can_have_the_services_own_directories(machine: Machine) -> N
     assert machine.unit("openclaw-gateway@default.service").start(check=False) != 0
     machine.run(["test", "-d", "/run/openclaw-gateway/default"])
     assert machine.is_live()
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (2, "ExecStart=\nExecStart=/usr/bin/openclaw-gateway run --prot 1"),
+        (203, "ExecStart=\nExecStart=/usr/bin/openclaw-gatway run"),
+        (217, "User=nobody-of-this-name"),
+        (226, "ReadOnlyPaths=/srv/not/there"),
+        (238, "StateDirectory=not-a-directory"),
+        (243, "LoadCredential=key:/srv/not/there"),
+    ],
+)
+def test_what_no_restart_can_mend_is_not_restarted(
+    machine: Machine, status: int, line: str
+) -> None:
+    machine.run("touch /var/lib/not-a-directory")
+    unit = machine.profile(f"hopeless{status}", drop_in=f"[Service]\n{line}\n", start=False)
+    assert unit.start(check=False) != 0
+    assert unit.show("ActiveState") == "failed"
+    assert (unit.show("ExecMainStatus"), unit.show("NRestarts")) == (str(status), "0")

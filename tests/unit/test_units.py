@@ -14,6 +14,7 @@ UNITS = Path(__file__).parents[2] / "systemd"
 SERVICE = UNITS / "openclaw-gateway.service"
 TEMPLATE = UNITS / "openclaw-gateway@.service"
 USER = UNITS / "user" / "openclaw-gateway.service"
+GUARD = UNITS / "openclaw-guard@.service"
 
 STOPPING_S = 5.0
 """The longest that goodbyes to clients take."""
@@ -82,11 +83,13 @@ def test_time_outs_leave_room_for_what_the_gateway_does(path):
     assert seconds(unit["Service.TimeoutStopSec"][0]) >= 2 * STOPPING_S
 
 
-@pytest.mark.parametrize("path", [SERVICE, TEMPLATE, USER], ids=lambda path: str(path.name))
+@pytest.mark.parametrize("path", [SERVICE, TEMPLATE, USER, GUARD], ids=lambda path: str(path.name))
 def test_what_no_restart_can_mend_is_not_restarted(path):
     unit = directives(path)
     assert unit["Service.Restart"] == ["always"]
-    assert str(int(ExitCode.CONFIG)) in unit["Service.RestartPreventExitStatus"][0].split()
+    # Ours, then systemd's: EXEC, USER, CAPABILITIES, NAMESPACE, STATE_DIRECTORY, CREDENTIALS.
+    ends = [int(word) for word in unit["Service.RestartPreventExitStatus"][0].split()]
+    assert ends == [ExitCode.USAGE, ExitCode.CONFIG, 203, 217, 218, 226, 238, 243]
 
 
 def test_template_differs_from_the_service_only_in_what_names_the_instance():
