@@ -1,5 +1,5 @@
-# Bash completion for openclaw-gateway(8) and openclaw(1). Verbs and options come from --help, so
-# that there is no list here to go stale.
+# Bash completion for openclaw-gateway(8); completion-openclaw.bash has it for openclaw(1). Verbs and
+# options come from --help, so that there is no list here to go stale.
 
 _openclaw_gateway()
 {
@@ -48,4 +48,4 @@ _openclaw_gateway()
             ;;
     esac
     COMPREPLY=($(compgen -W "$words" -- "$cur"))
-} && complete -F _openclaw_gateway openclaw-gateway openclaw
+} && complete -F _openclaw_gateway openclaw-gateway

@@ -1,3 +1,3 @@
 """A systemd-native gateway daemon that guarantees exactly one healthy gateway per port."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -26,7 +26,7 @@ def _prepare(_: argparse.Namespace) -> int:
 def _deb(_: argparse.Namespace) -> int:
     def build(release: str) -> int:
         built = package.build(release)
-        print(f"{release}: {built.deb}\n{built.lintian}", end="")
+        print(f"{release}: {built.deb}\n{release}: {built.command_deb}\n{built.lintian}", end="")
         return 0 if built.lint_ok else 1
 
     return _on_each_release(build)

@@ -16,18 +16,34 @@ from testbed.sandbox import Sandbox, TestbedError
 
 OUTPUT = roots.CHECKOUT / "dist"
 """Holds a directory for each release."""
+_PACKAGES = ("openclaw-gateway", "openclaw-gateway-command")
 
 # Exit statuses of the scripts below, far from those of what they run.
 _BUILD_FAILED = 70
 _LINT_FAILED = 71
 
+# What one source becomes differs from release to release, and so does its version. Its date is that of
+# the source, or no two builds were the same; lintian wants it a little later.
+_VERSION = r"""
+. /etc/os-release
+field() { dpkg-parsechangelog --show-field "$1"; }
+date=$(LC_ALL=C date --utc --rfc-email --date="$(field Date) + 1 second")
+entry=$(
+    printf '%s (%s~deb%su1) %s; urgency=medium\n\n  * Built for Debian %s.\n\n -- %s  %s\n\n.' \
+        "$(field Source)" "$(field Version)" "$VERSION_ID" "$VERSION_CODENAME" "$VERSION_ID" \
+        "$(field Maintainer)" "$date"
+)
+printf '%s%s\n' "${entry%.}" "$(cat debian/changelog)" >changelog
+cat changelog >debian/changelog
+rm changelog
+"""
 _BUILD = f"""set -eu
 place=$1 zone=$2 options="parallel=$(nproc) $3"
 install -d -o builder -g builder "$place"
 cp -r --preserve=mode,timestamps /in/source "$place/source"
 chown -R builder: "$place"
 cd "$place/source"
-as_builder="runuser -u builder -- env -i PATH=$PATH HOME=/build USER=builder LC_ALL=C.UTF-8 TZ=$zone"
+{_VERSION}as_builder="runuser -u builder -- env -i PATH=$PATH HOME=/build USER=builder LC_ALL=C.UTF-8 TZ=$zone"
 $as_builder DEB_BUILD_OPTIONS="$options" dpkg-buildpackage -us -uc || exit {_BUILD_FAILED}
 cd ..
 find . -maxdepth 1 -type f -exec cp --preserve=timestamps -t /out {{}} +
@@ -54,6 +70,9 @@ class Built(NamedTuple):
     directory: Path
     """Holds all of it, with ``build.log`` and ``lintian.txt``."""
     deb: Path
+    """The package of the gateway."""
+    command_deb: Path
+    """The package of the command ``openclaw``."""
     lintian: str
     """All that lintian said."""
     lint_ok: bool
@@ -88,13 +107,12 @@ def build(release: str, *, out: Path | None = None) -> Built:
     return _built(out)
 
 
-def build_again(release: str, out: Path) -> Path:
-    """Build without tests at another place and in another time zone, into ``out``; return the package."""
+def build_again(release: str, out: Path) -> Built:
+    """Build without tests at another place and in another time zone, into ``out``; don't lint it."""
     with tempfile.TemporaryDirectory(prefix="testbed-source-") as copy:
         _copy_source(Path(copy, "source"))
         _build(Path(copy), release, out, _BUILD, _SECOND)
-    (deb,) = out.glob("*.deb")
-    return deb
+    return _built(out)
 
 
 def run_tests(release: str, *arguments: str, log: Path) -> int:
@@ -118,9 +136,10 @@ def run_tests(release: str, *arguments: str, log: Path) -> int:
 
 
 def _built(out: Path) -> Built:
-    (deb,) = out.glob("*.deb")
+    deb, command_deb = (next(out.glob(f"{name}_*.deb")) for name in _PACKAGES)
     lint_ok = (out / "lint.status").read_text() == "0"
-    return Built(out, deb, (out / "lintian.txt").read_text(), lint_ok)
+    lintian = out / "lintian.txt"
+    return Built(out, deb, command_deb, lintian.read_text() if lintian.exists() else "", lint_ok)
 
 
 def _build(copy: Path, release: str, out: Path, script: str, how: tuple[str, str, str]) -> None:

@@ -27,6 +27,26 @@ def test_reload_fails_on_bad_settings_and_the_gateway_lives_on(machine: Machine)
     assert f"{gateway.config_path} gateway.port: must be a port" in gateway.says()
 
 
+def test_routine_is_no_news_to_logcheck(machine: Machine) -> None:
+    gateway = machine.profile("routine")
+    machine.systemctl("reload", gateway.name)
+    machine.until(
+        f"journalctl -q -u {gateway.name} MESSAGE_ID={Event.RELOADED.message_id} | grep -q ."
+    )
+    gateway.restart()
+    gateway.stop()
+    machine.run(["journalctl", "--sync"])
+    of_its_own = f"journalctl --quiet _SYSTEMD_UNIT={gateway.name}"
+    rules = "/etc/logcheck/ignore.d.server/openclaw-gateway"
+    for style in ("short", "short-iso-precise"):
+        # The token that it made at its first start is news, once.
+        said = machine.run(
+            f"{of_its_own} -o {style} | grep -Evf {rules} | grep -v gateway.token; "
+            f"test $({of_its_own} | wc -l) -gt 6"
+        )
+        assert said.stdout == ""
+
+
 def test_sighup_with_bad_settings_changes_nothing(machine: Machine) -> None:
     gateway = machine.profile("hangup")
     pid = gateway.pid

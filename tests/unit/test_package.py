@@ -1,5 +1,6 @@
 """What debian/ says of the code."""
 
+import configparser
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import openclaw_gateway
 from openclaw_gateway.settings import load as settings
 
 DEBIAN = Path(__file__).parents[2] / "debian"
+COMMAND = DEBIAN.parent / "packaging/openclaw"
 
 
 def test_package_has_the_codes_version():
@@ -34,3 +36,20 @@ def test_example_says_where_to_put_it(example):
         f"~/.config/systemd/user/openclaw-gateway.service.d/{example.name}",
     )
     assert any(place in example.read_text() for place in places)
+
+
+def test_firewall_profile_has_the_default_port():
+    profile = configparser.ConfigParser()
+    profile.read_string((DEBIAN / "ufw/openclaw-gateway").read_text())
+    port = settings.load({}, {"HOME": "/nonexistent"}).port
+    assert profile["openclaw-gateway"]["ports"] == f"{port}/tcp"
+
+
+def test_scripts_agree_on_whose_a_command_is():
+    """The same words in each: a maintainer script may rely on no other file of its package."""
+    texts = [
+        (DEBIAN / f"openclaw-gateway{name}").read_text()
+        for name in (".preinst", "-command.preinst", "-command.prerm")
+    ]
+    assert len({re.search(r"^ours\(\)\n{.*?^}\n", text, re.M | re.S)[0] for text in texts}) == 1
+    assert "from openclaw_gateway.cli import openclaw\n" in COMMAND.read_text()

@@ -278,10 +278,10 @@ class Leave:
         assert code is not None
         on_port = finding.obstacle in (Obstacle.BASE_PORT, Obstacle.LISTENER)
         way_out = (
-            "free the port or choose another with: openclaw gateway --port <port>"
+            "free the port or choose another with: openclaw-gateway --port <port>"
             if on_port
             else "stop it, or give this one a state of its own: "
-            "openclaw gateway --profile <name> --port <port>"
+            "openclaw-gateway --profile <name> --port <port>"
         )
         hint = f"{finding}; {way_out}"
         pid = finding.owner.pid if finding.owner else None
