@@ -36,7 +36,6 @@ from openclaw_gateway.supervisor.notify import Supervisor
 
 if TYPE_CHECKING:
     import asyncio
-    from threading import Thread
 
     from openclaw_gateway.client.neighbours import Neighbours
 
@@ -203,7 +202,7 @@ class _Serving:
         self._supervisor, self._journal = life.supervisor, life.journal
         self._service, self._claim = service, claim
         self._settings, self._load = settings, load
-        self._reading: Thread | None = None
+        self._reading = False
         self._neighbours: Neighbours | None = None
 
     async def run(self) -> None:
@@ -304,13 +303,14 @@ class _Serving:
         """
         import asyncio
 
-        if self._reading is not None and self._reading.is_alive():
+        if self._reading:
             raise ReloadError("they are still being read for an earlier reload")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[tuple[Settings | None, BaseException | None]] = loop.create_future()
 
         def settle(fresh: Settings | None, failure: BaseException | None) -> None:
-            if not done.done():
+            self._reading = False
+            if not done.done():  # else it came too late
                 done.set_result((fresh, failure))
 
         def read() -> None:
@@ -322,7 +322,8 @@ class _Serving:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(settle, fresh, failure)
 
-        self._reading = thread.start(read, name="reload")
+        self._reading = True
+        thread.start(read, name="reload")
         try:
             fresh, failure = await asyncio.wait_for(done, _RELOAD_S)
         except TimeoutError:

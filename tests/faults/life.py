@@ -18,6 +18,7 @@ import sdnotify  # noqa: F401
 from conftest import CAP_S, clean_environ, free_port
 from openclaw_gateway import gateway
 from openclaw_gateway.claim.lockfile import lock_directory_parts
+from openclaw_gateway.client import health, neighbours  # noqa: F401
 from openclaw_gateway.server import http  # noqa: F401
 from openclaw_gateway.settings import load as settings
 from openclaw_gateway.supervisor import watchdog  # noqa: F401
