@@ -173,7 +173,7 @@ def test_bad_reload_changes_nothing_and_says_why(
     daemon.signal(signal.SIGHUP)
     notify.wait_for("READY=1")
     line = daemon.wait_for("reload refused, the old settings stay")
-    assert f"{state_dir}/openclaw.json gateway.bind: must be" in line
+    assert f"{state_dir}/openclaw.json:1:14 gateway.bind: must be" in line
     assert probe("127.0.0.1", port) is Health.HEALTHY
 
 
@@ -354,7 +354,7 @@ def test_invalid_configuration_exits_78_and_says_where(
     daemon = start(NOTIFY_SOCKET=notify.path)
     assert daemon.finish() == ConfigurationError.exit_code
     (message,) = notify.drain()
-    assert f"STATUS={state_dir}/openclaw.json gateway.bind: must be" in message
+    assert f"STATUS={state_dir}/openclaw.json:1:14 gateway.bind: must be" in message
 
 
 AS_SYSTEMD_STARTS_IT = """

@@ -97,6 +97,14 @@ def test_local_program_is_never_locked_out() -> None:
     assert guesses.locked_s(HERE, now_s=1) == 0
 
 
+def test_local_program_is_locked_out_if_the_settings_say_so() -> None:
+    guesses = Guesses(LIMITS)
+    guesses.exempts_local = False
+    for _ in range(LIMITS.auth_max_attempts):
+        guesses.wrong(HERE, now_s=0.0)
+    assert guesses.locked_s(HERE, now_s=0.0) > 0
+
+
 def test_stranger_is_locked_out_for_a_while_and_then_is_not() -> None:
     reached: Counter[str] = Counter()
     judge = Authenticator(settings(AuthMode.TOKEN), reached=reached).judge

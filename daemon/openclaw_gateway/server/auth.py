@@ -139,6 +139,7 @@ class Authenticator:
         self._reached = reached
         self._key = secrets.token_bytes(32)
         self._guesses = Guesses(settings.limits)
+        self._guesses.exempts_local = settings.auth_exempt_loopback
         self.bursts = Bursts()
         self.use(settings)
 
@@ -148,6 +149,7 @@ class Authenticator:
         secret = settings.password if self.mode is AuthMode.PASSWORD else settings.token
         self._secret = self._digest(secret or "")
         self._guesses.limits = settings.limits
+        self._guesses.exempts_local = settings.auth_exempt_loopback
 
     def judge(
         self, source: Source, *, token: str | None, password: str | None, now_s: float
@@ -232,8 +234,11 @@ class Guesses:
     """
     What wrong secrets cost whoever sends them: a delay that doubles, and for strangers a lock-out.
 
-    Programs of this machine are never locked out: one with a wrong token would lock out all the others.
+    Programs of this machine are never locked out unless the settings say so: one with a wrong token
+    would lock out all the others.
     """
+
+    exempts_local = True
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -255,7 +260,9 @@ class Guesses:
     def locked_s(self, source: Source, *, now_s: float) -> float:
         """Return for how many seconds more this source is not listened to."""
         record = self._records.get(source.network)
-        if record is None or source.local or record.wrong < self.limits.auth_max_attempts:
+        if record is None or record.wrong < self.limits.auth_max_attempts:
+            return 0.0
+        if source.local and self.exempts_local:
             return 0.0
         return max(record.since_s + self.limits.auth_lockout_s - now_s, 0.0)
 
