@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
@@ -12,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,9 +21,11 @@ import pytest
 
 from conftest import CAP_S, Start
 from faults.extent import extent
+from openclaw_gateway.admin.config import check, report
 from openclaw_gateway.claim.record import MAX_PID, encode, parse
-from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.errors import ConfigurationError, ExitCode
 from openclaw_gateway.settings import load as settings
+from openclaw_gateway.settings.keys import KEYS, SECRETS
 
 SECONDS = extent("FUZZ_SECONDS", 3, 60)
 SEED = int(os.environ.get("FUZZ_SEED") or random.randrange(1 << 32))
@@ -86,6 +90,63 @@ def test_any_configuration_is_taken_or_refused_with_a_reason(tmp_path: Path) -> 
         except ConfigurationError as error:
             assert str(error), data
         assert time.monotonic() - began_s < CAP_S / 4, data
+
+
+ODD_VALUES = (
+    None, True, 0, -1, 65536, 2**53, 1e308, float("inf"), "", " ", "\0", "\ud800", "x\udcff", "${HOME}", "$${A}", "$A",
+    "${UNSET_ONE}", "\n", "../x", "/", "~", "a" * 5000, [], ["\ud800"], [[]], {}, {"source": "file", "provider": "f", "id": "/"},
+    {"$include": "\0"}, {"$include": ["\ud800", 1]}, {"$include": "openclaw.json"}, {"$include": "/etc/passwd"},
+)  # fmt: skip
+
+
+def test_any_value_of_any_key_is_taken_or_refused_at_its_place(tmp_path: Path) -> None:
+    file, own = tmp_path / "openclaw.json", tmp_path / "openclaw-gateway.json"
+    environ = {"HOME": str(tmp_path), "OPENCLAW_CONFIG_PATH": str(file), "A": "\udcff"}
+    chance = random.Random(SEED)
+    print(f"FUZZ_SEED={SEED}")
+    paths = [key.path for key in (*KEYS, *SECRETS) if key.path]
+    paths += ["env", "env.vars.X", "env.shellEnv.enabled", "secrets.providers.f", "secrets.providers.f.path",
+              "gateway", "gateway.mode", "gateway.auth", "gateway.tls", "gateway.limits", "meta.lastTouchedVersion",
+              "$include", "gateway.$include", "gateway.\ud800", "\0.\n", "__proto__.x"]  # fmt: skip
+    own_paths = [key.own_path for key in KEYS if key.own_path] + ["limits", "\ud800"]
+    ends_s = time.monotonic() + SECONDS
+    count = 0
+    while time.monotonic() < ends_s or count < len(paths) * 3:
+        count += 1
+        file.write_text(
+            json.dumps(document(chance, [paths[count % len(paths)], *chance.choices(paths, k=2)]))
+        )
+        own.write_text(json.dumps(document(chance, chance.choices(own_paths, k=2))))
+        (tmp_path / ".env").write_bytes(chance.choice(_TOKENS) + b"=" + chance.choice(_TOKENS))
+        found = settings.examine({}, environ)
+        assert (found.settings is None) == bool(found.problems)
+        said = [str(problem) for problem in found.problems]
+        told = report(found, as_json=False), report(found, as_json=True), check(found)
+        for line in [
+            *said,
+            *found.warnings,
+            *(line for one in told for line in (*one.lines, *one.complaints)),
+        ]:
+            assert line.encode() and "\n" not in line.strip("\n"), (file.read_text(), line)
+        for problem in found.problems:
+            assert problem.exit_code is ExitCode.CONFIG, (file.read_text(), said)
+            assert problem.place or problem.source in ("variable", "flag"), (file.read_text(), said)
+
+
+def document(chance: random.Random, paths: list[str]) -> dict[str, object]:
+    """Return a document with an odd value at each of these ways into it."""
+    top: dict[str, object] = {}
+    for path in paths:
+        node = top
+        *way, last = path.split(".")
+        for name in way:
+            below = node.setdefault(name, {})
+            if not isinstance(below, dict):
+                break
+            node = below
+        else:
+            node[last] = deepcopy(chance.choice(ODD_VALUES))
+    return top
 
 
 def is_live(port: int) -> bool:

@@ -59,6 +59,10 @@ class Origin:
     def __hash__(self) -> int:
         return hash((self.source, self.name, self.through))
 
+    def by_way_of(self, through: str) -> Origin:
+        """Return the origin of what this one leads to."""
+        return Origin(self.source, self.name, through=through, find=self._find)
+
     def error(self, problem: str, *, hint: str = "") -> ConfigurationError:
         """Return the error that says what is wrong with the value from here."""
         return ConfigurationError(self.source, self.name, problem, hint=hint, place=self.place)

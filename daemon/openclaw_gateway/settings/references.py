@@ -100,7 +100,7 @@ def _variable(
         raise origin.error(
             f"refers to variable {name}, which is not set", hint=f"set {name}, or {_WAY_OUT}"
         )
-    return variable.value, Origin(origin.source, origin.name, through=f"variable {name}")
+    return variable.value, origin.by_way_of(f"variable {name}")
 
 
 def _from_file(
@@ -113,7 +113,7 @@ def _from_file(
         raise path_origin.error('the mode of its provider must be "json" or "singleValue"')
     path = absolute(named, home, path_origin)
     text = _read_private(path, provider.get("maxBytes"), origin)
-    found = Origin(origin.source, origin.name, through=f"file {path}")
+    found = origin.by_way_of(f"file {path}")
     if mode == "singleValue":
         if name != "value":
             raise origin.error('its id must be "value", as the provider\'s mode is "singleValue"')
