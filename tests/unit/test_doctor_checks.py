@@ -124,6 +124,7 @@ CASES = [
     ("secrets", seen(secrets=Secrets(problems=("secrets in /s: Permission denied",))), UNSEEN, "secrets in /s: Permission denied", ""),
     ("last-exits", seen(journal_problem="the journal is closed to bob"), UNSEEN, "closed to bob", ""),
     ("last-exits", seen(nobody(unit=None), neighbours=((unit(ALICE), PLACE),)), UNSEEN, "no unit: no unit is loaded for this port", ""),
+    ("time-outs", of_unit(load_state="bad-setting", load_error="two ExecStart="), UNSEEN, "no unit: two ExecStart=", ""),
     ("linger", seen(nobody(unit=None, unit_problem=NO_SYSTEMD)), UNSEEN, f"no unit: {NO_SYSTEMD}", ""),
     ("disk", seen(storage=None, locks=LockDirectory(STATE, "Permission denied")), UNSEEN, f"{STATE}: Permission denied", ""),
     ("exposure", seen(running(place=PLACE._replace(auth="none"))), NOTE, "no authentication", "config"),

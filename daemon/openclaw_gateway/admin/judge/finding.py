@@ -84,7 +84,9 @@ class Examination(NamedTuple):
 
     def no_unit(self) -> Finding:
         """Return what to say where there was no unit to look at."""
-        why = self.facts.subject.unit_problem or "no unit is loaded for this port"
+        subject = self.facts.subject
+        refused = subject.unit.load_error if subject.unit else ""
+        why = subject.unit_problem or refused or "no unit is loaded for this port"
         return Finding(Severity.UNSEEN, f"no unit: {why}")
 
     def systemctl(self, manager: Manager, words: str) -> str:
