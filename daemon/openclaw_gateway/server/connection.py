@@ -53,7 +53,7 @@ _OVERHEAD = 4
 _NO_DEADLINE = math.inf
 
 _OURS = frozenset(
-    b"content-length transfer-encoding connection date upgrade".split()
+    b"content-length transfer-encoding connection date".split()
     + [name.lower() for name, _ in SECURITY]
 )
 """Header fields of a response that are never a handler's to set."""

@@ -55,6 +55,10 @@ _PREAUTH_SLACK = 2
 
 _PING_S = 25.0
 
+_INSTEAD = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+"""What a 426 must name. RFC 9110, section 15.5.22; RFC 6455, section 4.4."""
+
+
 # The core would say what it thinks of a peer's frames, and quote them.
 _SILENT = logging.Logger("openclaw_gateway.websocket", logging.CRITICAL + 1)
 
@@ -75,11 +79,9 @@ def refused_upgrade(request: Request) -> Response | str:
     wanted = {token.strip().lower() for token in headers.get("connection", "").split(",")}
     if headers.get("upgrade", "").strip().lower() != "websocket" or "upgrade" not in wanted:
         # Not closed: who only looked may ask for something else.
-        return Response(426, "WebSocket only\n", {"Sec-WebSocket-Version": "13"})
+        return Response(426, "WebSocket only\n", _INSTEAD)
     if headers.get("sec-websocket-version") != "13":
-        return Response(
-            426, "Sec-WebSocket-Version is not 13\n", {"Sec-WebSocket-Version": "13"}, close=True
-        )
+        return Response(426, "Sec-WebSocket-Version is not 13\n", _INSTEAD, close=True)
     key = headers.get("sec-websocket-key", "")
     try:
         if len(base64.b64decode(key.encode("ascii"), validate=True)) != 16:
