@@ -135,6 +135,7 @@ CASES = [
     ("exposure", seen(wide()), NOTE, "ws://0.0.0.0:18789 is open", "config"),
     ("last-exits", seen(exits=(at("78", cause="no port"),)), NOTE, "exited with 78: no port", "logs"),
     ("last-exits", seen(running(selection=SELECTIONS[1]), exits=(at("6"),)), NOTE, "exited with 6", "logs --profile=work --user"),
+    ("last-exits", seen(exits=(at("203"),)), NOTE, "exited with 203/EXEC: systemd could not execute", "logs"),
     ("last-exits", seen(exits=(at("KILL", "killed"),)), NOTE, "killed with KILL", "logs"),
     ("linger", seen(running(manager=ALICE), lingers=False), WARNING, "ends with the last session", "loginctl enable-linger 4000000"),
     ("linger", seen(is_wsl=True), NOTE, "WSL", ""),

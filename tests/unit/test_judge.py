@@ -12,6 +12,7 @@ _OURS = {
     "openclaw_gateway.admin.judge.advice",
     "openclaw_gateway.admin.judge.checks",
     "openclaw_gateway.admin.judge.disagreements",
+    "openclaw_gateway.admin.judge.exits",
     "openclaw_gateway.admin.judge.finding",
     "openclaw_gateway.admin.judge.state",
     "openclaw_gateway.admin.judge.unit_checks",

@@ -102,6 +102,12 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         "waits for its next start; the last one exited with 1: no room",
         ["openclaw-gateway status --wait 60"],
     ),
+    "ended before the gateway's first word": (
+        nobody(unit=failed_unit(238, status_text="")),
+        State.STOPPED,
+        "the last start exited with 238/STATE_DIRECTORY: systemd could not make StateDirectory=",
+        ["openclaw-gateway logs", "systemctl restart openclaw-gateway.service"],
+    ),
     "starting by hand": (
         running(unit=None, lock=running().lock._replace(record=record(phase=Phase.STARTING)), health=answer(Health.REFUSED), listeners=()),
         State.STARTING,

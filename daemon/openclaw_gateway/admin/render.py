@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
+from openclaw_gateway.admin.judge import exits
 from openclaw_gateway.admin.judge.advice import steps
 from openclaw_gateway.admin.judge.state import StatusCode
 from openclaw_gateway.admin.judge.verdict import Verdict
@@ -210,14 +211,16 @@ def _health(facts: Facts) -> str:
 def _last_exit(facts: Facts) -> list[str]:
     unit, last = facts.subject.unit, facts.last_exit
     if last is not None:
-        cause = f": {last.cause}" if last.cause else ""
-        return [
-            f"{last.kind} with {last.status} at {last.at.astimezone():%Y-%m-%d %H:%M:%S}{cause}"
-        ]
+        status, cause = exits.of_exit(last)
+        said = f": {cause}" if cause else ""
+        return [f"{last.kind} with {status} at {last.at.astimezone():%Y-%m-%d %H:%M:%S}{said}"]
     if unit is None or unit.exit_kind == 0 or unit.main_pid is not None:
         return []
-    how = f"code {unit.exit_status}" if unit.exit_kind == 1 else f"signal {unit.exit_status}"
-    said = f": {unit.status_text}" if unit.status_text and unit.result != "success" else ""
+    how, said = exits.signal_name(unit.exit_status), unit.status_text
+    if unit.exit_kind == 1:
+        how = f"code {exits.named(unit.exit_status)}"
+        said = said or exits.meaning(unit.exit_status)
+    said = f": {said}" if said and unit.result != "success" else ""
     return [f"{how}, result {unit.result}{_since(unit.exited_age_s, word='at')}{said}"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from openclaw_gateway.admin.judge.disagreements import lost
+from openclaw_gateway.admin.judge.exits import of_exit
 from openclaw_gateway.admin.judge.finding import Examination, Finding, Findings, Severity
 from openclaw_gateway.admin.judge.verdict import gave_up_starting
 from openclaw_gateway.errors import ExitCode
@@ -101,8 +102,8 @@ def exits(seen: Examination) -> Findings:
         requested = end.kind == "exited" and end.status in ("0", "SUCCESS")
         if not requested:
             at = end.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            cause = f": {end.cause}" if end.cause else ""
-            evidence = f"{at} {end.kind} with {end.status}{cause}"
+            status, cause = of_exit(end)
+            evidence = f"{at} {end.kind} with {status}{f': {cause}' if cause else ''}"
             yield Finding(Severity.NOTE, evidence, command)
             command = ""
 

@@ -5,11 +5,11 @@ The words are tried in the order of a table, and the first that has a reason is 
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from errno import EADDRINUSE, EAGAIN
 from typing import TYPE_CHECKING, NamedTuple
 
+from openclaw_gateway.admin.judge import exits
 from openclaw_gateway.admin.judge.disagreements import disagreements, next_start
 from openclaw_gateway.admin.judge.state import EXIT_CODES, State, StatusCode
 from openclaw_gateway.claim.record import Phase
@@ -190,13 +190,9 @@ def _ending(unit: Unit) -> str:
     if unit.exit_kind == 0:
         return f"ended with result {unit.result}{said}"
     if unit.exit_kind == 1:
-        return f"exited with {unit.exit_status}{said}"
-    try:
-        name = signal.Signals(unit.exit_status).name
-    except ValueError:
-        name = f"signal {unit.exit_status}"
+        return f"exited with {exits.told(unit.exit_status, unit.status_text)}"
     # Its last word was not about its end: nobody tells a process of SIGKILL.
-    return f"was killed by {name}"
+    return f"was killed by {exits.signal_name(unit.exit_status)}"
 
 
 def _starting(facts: Facts) -> str | None:
