@@ -12,9 +12,10 @@ from errno import EBADF
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from openclaw_gateway import __version__
-from openclaw_gateway.errors import ExitCode, GatewayError
+from openclaw_gateway.errors import ExitCode, GatewayError, UsageError
 from openclaw_gateway.settings import foreign
 from openclaw_gateway.settings import load as settings
+from openclaw_gateway.supervisor.events import Priority
 
 if TYPE_CHECKING:
     from openclaw_gateway.admin.look.selection import Selection
@@ -296,17 +297,25 @@ def _logs(arguments: argparse.Namespace) -> int:
 
     from openclaw_gateway.admin import logs
 
+    if arguments.json and arguments.catalog:
+        raise UsageError("--catalog", "with --json there is no text that it could be added to")
     now = datetime.now().astimezone()
-    found = logs.entries(
+    wanted = logs.Wanted(
         _selection(arguments),
         since=logs.parse_since(arguments.since, now=now) if arguments.since else None,
-        count=arguments.lines,
+        lines=arguments.lines,
+        priority=arguments.priority,
         follow=arguments.follow,
     )
-    show = logs.document if arguments.json else logs.sentence
+    log = logs.open_log(wanted)
+    if not arguments.json:
+        # Python ignores SIGPIPE, and a program that is executed inherits that: "logs | head" would not end.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        command = logs.command(log, wanted, explain=arguments.catalog)
+        os.execvp(command[0], command)
     try:
-        for entry in found:
-            print(show(entry), flush=arguments.follow)
+        for entry in logs.entries(log, wanted):
+            print(logs.document(entry), flush=arguments.follow)
     except KeyboardInterrupt:
         return ExitCode.OK
     return ExitCode.OK
@@ -425,7 +434,13 @@ def _configure_logs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
     parser.add_argument("--since", metavar="WHEN", help='from then on: "10min", "09:12", "today"')
     parser.add_argument(
-        "-n", "--lines", metavar="COUNT", type=_count, default=100, help="the last so many (100)"
+        "-n", "--lines", metavar="COUNT", type=_count, help="the last so many (100 without --since)"
+    )
+    parser.add_argument(
+        "-p", "--priority", metavar="LEVEL", type=_priority, help="this important and more: warning"
+    )
+    parser.add_argument(
+        "-x", "--catalog", action="store_true", help="explain each entry that can be explained"
     )
 
 
@@ -449,6 +464,17 @@ def _count(text: str) -> int:
     if not 0 < number <= _MAX_LINES:
         raise argparse.ArgumentTypeError(f"must be a number, 1 to {_MAX_LINES}, not {text[:80]!r}")
     return number
+
+
+def _priority(text: str) -> Priority:
+    """Read a priority as journalctl takes it, by number or name, or as --log-level does."""
+    named = {level.name.lower(): level for level in Priority} | {"err": Priority.ERROR}
+    named |= {str(int(level)): level for level in Priority}
+    if text.lower() not in named:
+        raise argparse.ArgumentTypeError(
+            f"must be error, warning, notice, info or debug, not {text[:80]!r}"
+        )
+    return named[text.lower()]
 
 
 def _seconds(text: str) -> float:

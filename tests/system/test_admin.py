@@ -555,6 +555,17 @@ def test_logs_are_those_of_the_unit(machine: Machine, service: Unit, user: str) 
     ]
     ready = [one for one in entries if one["pid"] == service.pid and "port" in one["fields"]]
     assert ready[-1]["fields"]["port"] == str(PORT)
+    both = machine.run(["openclaw-gateway", "logs", "--json", "--since", "1h", "-n", "2"]).stdout
+    assert [json.loads(line) for line in both.splitlines()] == entries[-2:]
+    last = machine.run(["openclaw-gateway", "logs", "--since", "1h", "-n", "1"]).stdout
+    assert entries[-1]["message"] in last and len(last.splitlines()) < len(entries)
+    explained = machine.run(["openclaw-gateway", "logs", "-x", "-n", "20"]).stdout
+    assert "░░" in explained or "-- Documentation" in explained or "-- Subject" in explained
+    loud = machine.run(["openclaw-gateway", "logs", "--json", "-p", "notice"], check=False).stdout
+    assert all(json.loads(line)["priority"] <= 5 for line in loud.splitlines())
+    # A reader that has seen enough ends the writer, as with any other program.
+    cut = "bash -c 'set -o pipefail; openclaw-gateway logs --since 1h | head -n 1; echo $?'"
+    assert machine.run(cut).stdout.splitlines()[-1] in ("0", "141")
     other = machine.run(
         ["openclaw-gateway", "logs"], user=user, check=False, environ={"HOME": f"/home/{user}"}
     )

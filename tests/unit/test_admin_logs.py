@@ -9,8 +9,12 @@ from uuid import UUID
 
 import pytest
 
-from openclaw_gateway.admin.logs import document, parse_since, sentence
+from openclaw_gateway.admin.logs import Log, Wanted, command, document, parse_since
+from openclaw_gateway.admin.look.selection import select
+from openclaw_gateway.admin.look.units import SYSTEM
 from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.supervisor.events import Priority
+from openclaw_gateway.supervisor.reader import of_unit
 
 NOW = datetime(2026, 11, 23, 9, 12, 30, tzinfo=UTC)
 
@@ -26,18 +30,43 @@ def entry(**fields: Any) -> dict[str, Any]:
     return known | fields
 
 
-def test_line_names_the_speaker_and_what_is_loud() -> None:
-    local = NOW.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    assert sentence(entry()) == f"{local} openclaw-gateway[812]: hello"
-    assert sentence(entry(PRIORITY=3)) == f"{local} openclaw-gateway[812]: error: hello"
+def wanted(**changes: Any) -> Wanted:
+    nothing = Wanted(select({"HOME": "/h"}), since=None, lines=None, priority=None, follow=False)
+    return nothing._replace(**changes)
 
 
-def test_second_line_of_a_message_is_indented() -> None:
-    assert sentence(entry(MESSAGE="one\nhint: two")).endswith("one\n    hint: two")
+SYSTEM_LOG = Log("x.service", SYSTEM, of_unit("x.service", None))
 
 
-def test_entry_without_fields_is_shown() -> None:
-    assert sentence({"__REALTIME_TIMESTAMP": NOW}).endswith("?[?]: ")
+@pytest.mark.parametrize(
+    ("asked", "explain", "options"),
+    [
+        (wanted(), False, ["--lines=100"]),
+        (wanted(lines=3, follow=True), False, ["--lines=3", "--follow"]),
+        (wanted(since=NOW), False, [f"--since=@{NOW.timestamp():.6f}"]),
+        (wanted(since=NOW, lines=3), False, ["--lines=3", f"--since=@{NOW.timestamp():.6f}"]),
+        (wanted(since=NOW, follow=True), False, ["--no-tail", f"--since=@{NOW.timestamp():.6f}", "--follow"]),
+        (wanted(priority=Priority.WARNING), True, ["--lines=100", "--priority=4", "--catalog"]),
+    ],
+)  # fmt: skip
+def test_journalctl_is_asked_for_what_was_asked_for(
+    asked: Wanted, explain: bool, options: list[str]
+) -> None:
+    words = command(SYSTEM_LOG, asked, explain=explain)
+    where = words.index("_SYSTEMD_UNIT=x.service")
+    assert words[:where] == ["journalctl", "--quiet", "--no-hostname", *options]
+    assert words[where : where + 4] == ["_SYSTEMD_UNIT=x.service", "+", "UNIT=x.service", "_PID=1"]
+
+
+def test_entries_of_another_users_unit_of_that_name_are_not_meant() -> None:
+    alternatives = of_unit("x.service", 1000)
+    assert all("_UID=1000" in alternative for alternative in alternatives)
+
+
+@pytest.mark.parametrize("alternative", of_unit("x.service", None))
+def test_nobody_can_write_into_the_log_of_a_unit(alternative: tuple[str, ...]) -> None:
+    """What begins with an underscore is journald's word; each alternative needs one of those."""
+    assert any(match.startswith("_") for match in alternative)
 
 
 def test_document_is_one_line_with_our_fields() -> None:

@@ -29,6 +29,8 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
         (("probe", "--timeout", "-1"), "must be a number of seconds, 0 to 86400, not '-1'"),
         (("logs", "-n", "0"), "must be a number, 1 to 1000000, not '0'"),
         (("logs", "-n", "x"), "must be a number, 1 to 1000000, not 'x'"),
+        (("logs", "-p", "loud"), "must be error, warning, notice, info or debug, not 'loud'"),
+        (("logs", "--json", "-x"), "--catalog is not taken: with --json there is no text"),
     ],
 )
 def test_number_out_of_range_is_told_the_range(

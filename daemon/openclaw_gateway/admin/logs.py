@@ -1,73 +1,146 @@
-"""``logs``: what the gateway and its manager wrote to the journal, through systemd's own reader."""
+"""``logs``: what the gateway and its manager wrote to the journal: journalctl for text, our own reader for JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from openclaw_gateway.admin.look import units
-from openclaw_gateway.admin.look.history import hex_id, is_kept, is_readable, match_unit
+from openclaw_gateway.admin.look.history import hex_id, is_kept, is_readable
 from openclaw_gateway.admin.look.selection import Selection
 from openclaw_gateway.admin.look.subject import choose_manager, held
 from openclaw_gateway.admin.look.units import Manager
 from openclaw_gateway.admin.report import SCHEMA
 from openclaw_gateway.errors import ConfigurationError, NothingToShowError
+from openclaw_gateway.supervisor import reader as journal
 from openclaw_gateway.supervisor.events import Priority
 
 _FOLLOW_S = 1.0
+DEFAULT_COUNT = 100
+"""So many entries are shown where neither a number nor a time was asked for."""
 
 
-def entries(
-    selection: Selection,
-    *,
-    since: datetime | None,
-    count: int,
-    follow: bool,
-) -> Iterator[dict[str, Any]]:
+class Wanted(NamedTuple):
+    """Which entries are wanted, and of whose unit."""
+
+    selection: Selection
+    since: datetime | None
+    """From when on."""
+    lines: int | None
+    """The last so many of those; ``None`` for all, or ``DEFAULT_COUNT`` where no time is given."""
+    priority: Priority | None
+    """This important and more."""
+    follow: bool
+    """Go on with what comes, until interrupted."""
+
+    @property
+    def last(self) -> int | None:
+        """How many entries at most, ``None`` for all."""
+        return DEFAULT_COUNT if self.lines is None and self.since is None else self.lines
+
+    @property
+    def priorities(self) -> Iterable[int]:
+        """Those that are wanted; empty for all."""
+        return () if self.priority is None else range(self.priority + 1)
+
+
+class Log(NamedTuple):
+    """A unit's entries in the journal, which we may read."""
+
+    unit_name: str
+    manager: Manager
+    matches: journal.Matches
+
+
+def open_log(wanted: Wanted) -> Log:
     """
-    Yield journal entries of the unit, oldest first.
-
-    Args:
-        selection: Which gateway's unit is meant.
-        since: From when on; ``None`` for the last ``count``.
-        count: How many of the last ones, where ``since`` is not given.
-        follow: Go on with what comes, until interrupted.
+    Find the log that is meant, and see that there is something to show.
 
     Raises:
         NothingToShowError: There is no journal, none that we may read, or nothing in it; a follower
             waits for the latter instead.
     """
-    manager = choose_manager(selection, held())
-    name = units.unit_name(selection.where.profile)
+    manager = choose_manager(wanted.selection, held())
+    name = units.unit_name(wanted.selection.where.profile)
+    what = f"the log of {name} ({manager})"
     if not is_kept():
         raise NothingToShowError(
-            f"the log of {name}",
+            what,
             "no journal is kept on this system",
             hint="a gateway that is run by hand writes to its terminal",
         )
+    if not is_readable(manager):
+        words = ("openclaw-gateway", "logs", *wanted.selection.arguments)
+        raise NothingToShowError(
+            what,
+            "the journal shows other users' entries to root and the groups systemd-journal and adm only",
+            hint=f"sudo {' '.join(words)}",
+        )
+    log = Log(name, manager, journal.of_unit(name, manager.uid))
+    if not wanted.follow and _is_empty(log, wanted):
+        since = f" since {wanted.since:%Y-%m-%d %H:%M:%S}" if wanted.since else ""
+        raise NothingToShowError(what, f"nothing in the journal{since}")
+    return log
+
+
+def _is_empty(log: Log, wanted: Wanted) -> bool:
+    first = wanted._replace(lines=None if wanted.since else 1)
+    return next(entries(log, first), None) is None
+
+
+def command(log: Log, wanted: Wanted, *, explain: bool) -> list[str]:
+    """
+    Return the command line that shows a log as text; pure.
+
+    Args:
+        log: From ``open_log``.
+        wanted: Which of its entries.
+        explain: Add what the message catalog has on each entry.
+
+    See Also:
+        journalctl(1).
+    """
+    options = ["--quiet", "--no-hostname"]
+    if wanted.last is not None:
+        options.append(f"--lines={wanted.last}")
+    elif wanted.follow:
+        options.append("--no-tail")  # else a follower begins with the last ten
+    if wanted.since is not None:
+        # journalctl has no short form for a span back from now; seconds since 1970 leave no doubt.
+        options.append(f"--since=@{wanted.since.timestamp():.6f}")
+    if wanted.priority is not None:
+        options.append(f"--priority={wanted.priority:d}")
+    if wanted.follow:
+        options.append("--follow")
+    if explain:
+        options.append("--catalog")
+    return ["journalctl", *options, *journal.arguments(log.matches)]
+
+
+def entries(log: Log, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a log that are wanted, the oldest first."""
     from systemd.journal import Reader
 
     with Reader() as reader:
-        match_unit(reader, name, manager.uid)
-        found = False
-        for entry in _from_start(reader, since, count):
-            found = True
-            yield entry
-        if follow:
+        journal.restrict(reader, log.matches, priorities=wanted.priorities)
+        yield from _from_start(reader, wanted)
+        if wanted.follow:
             yield from _follow(reader)
-        elif not found:
-            raise _nothing(name, manager)
 
 
-def _from_start(reader: Any, since: datetime | None, count: int) -> Iterator[dict[str, Any]]:
-    if since is None:
-        reader.seek_tail()
-        entry = reader.get_previous(count)
-    else:
-        reader.seek_realtime(since)
-        entry = reader.get_next()
+def _from_start(reader: Any, wanted: Wanted) -> Iterable[dict[str, Any]]:
+    if wanted.since is not None:
+        reader.seek_realtime(wanted.since)
+        later = _onwards(reader, reader.get_next())
+        return later if wanted.last is None else deque(later, maxlen=wanted.last)
+    reader.seek_tail()
+    return _onwards(reader, reader.get_previous(wanted.last))
+
+
+def _onwards(reader: Any, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
     while entry:
         yield entry
         entry = reader.get_next()
@@ -79,30 +152,6 @@ def _follow(reader: Any) -> Iterator[dict[str, Any]]:
         reader.process()
         while entry := reader.get_next():
             yield entry
-
-
-def _nothing(name: str, manager: Manager) -> NothingToShowError:
-    if is_readable(manager):
-        return NothingToShowError(f"the log of {name} ({manager})", "nothing in the journal")
-    return NothingToShowError(
-        f"the log of {name} ({manager})",
-        "the journal shows other users' entries to root and the groups systemd-journal and adm only",
-        hint="sudo openclaw-gateway logs",
-    )
-
-
-def sentence(entry: Mapping[str, Any]) -> str:
-    """Return an entry as a person reads it; what follows its first line is indented."""
-    at = entry["__REALTIME_TIMESTAMP"].astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    who = entry.get("SYSLOG_IDENTIFIER") or entry.get("_COMM") or "?"
-    pid = entry.get("_PID") or entry.get("SYSLOG_PID") or "?"
-    priority = entry.get("PRIORITY", Priority.INFO)
-    level = f"{Priority(priority).name.lower()}: " if priority in _LOUD else ""
-    text = str(entry.get("MESSAGE", "")).replace("\n", "\n    ")
-    return f"{at} {who}[{pid}]: {level}{text}"
-
-
-_LOUD = {Priority.CRIT, Priority.ERROR, Priority.WARNING}
 
 
 def document(entry: Mapping[str, Any]) -> str:

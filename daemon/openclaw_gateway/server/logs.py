@@ -10,6 +10,7 @@ from typing import Any
 
 from openclaw_gateway.host.process import unit_of
 from openclaw_gateway.supervisor.journal import IDENTIFIER, Journal, NativeJournal, rendered
+from openclaw_gateway.supervisor.reader import of_gateway, restrict
 
 DEFAULT_LIMIT = 500
 DEFAULT_MAX_BYTES = 250_000
@@ -77,24 +78,11 @@ def page(lines: Lines, params: dict[str, int], *, file: str, size: int) -> dict[
 
 
 def _entries(unit: str | None) -> Iterator[tuple[int, str]]:
-    """
-    Yield our entries in the journal, the newest first; a position is microseconds since 1970.
-
-    See Also:
-        systemd.journal-fields(7): fields that begin with ``_`` are journald's word, not the sender's.
-    """
+    """Yield our entries in the journal, the newest first; a position is microseconds since 1970."""
     from systemd import journal
 
     with journal.Reader() as reader:
-        own = (
-            {"_PID": str(os.getpid())}
-            if unit is None
-            else {"_SYSTEMD_UNIT": unit, "_SYSTEMD_USER_UNIT": unit}
-        )
-        for field, value in own.items():
-            reader.add_match(SYSLOG_IDENTIFIER=IDENTIFIER)
-            reader.add_match(**{field: value})
-            reader.add_disjunction()
+        restrict(reader, of_gateway(unit, os.getpid()))
         reader.seek_tail()
         while entry := reader.get_previous():
             yield _line(entry)

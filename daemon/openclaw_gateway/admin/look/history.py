@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from openclaw_gateway.admin.look.units import Manager, Unit
 from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.supervisor.reader import of_invocation, of_unit, restrict
 
 # systemd's own ids, sd-messages.h: "main process exited" and "start request repeated too quickly".
 _UNIT_PROCESS_EXIT = "98e322203f7a4ed290d09fe03c09fe15"
@@ -68,8 +69,7 @@ def duplicate_of(invocation_id: str) -> int | None:
     from systemd.journal import Reader
 
     with Reader() as reader:
-        reader.add_match(f"_SYSTEMD_INVOCATION_ID={invocation_id}")
-        reader.add_match(f"MESSAGE_ID={Event.DUPLICATE.message_id}")
+        restrict(reader, of_invocation(invocation_id, Event.DUPLICATE.message_id))
         reader.seek_tail()
         pid = str(reader.get_previous().get("OPENCLAW_OWNER_PID", ""))
     return int(pid) if pid.isdecimal() else None
@@ -92,7 +92,7 @@ def last_exits(unit: Unit, *, count: int) -> list[Exit]:
     causes: dict[str, str] = {}
     ends: list[tuple[str, dict[str, Any]]] = []
     with Reader() as reader:
-        match_unit(reader, unit.name, None if unit.manager.is_system else unit.manager.uid)
+        restrict(reader, of_unit(unit.name, None if unit.manager.is_system else unit.manager.uid))
         reader.seek_tail()
         for _ in range(_MAX_ENTRIES):
             entry = reader.get_previous()
@@ -120,28 +120,6 @@ def _is_main_exit(entry: Mapping[str, Any], message_id: str) -> bool:
     """Whether an entry tells of the gateway's end: helpers of a reload or a stop end with the same words."""
     command = str(entry.get("COMMAND", ""))
     return message_id == _UNIT_PROCESS_EXIT and command in ("", "ExecStart")
-
-
-def match_unit(reader: Any, unit_name: str, uid: int | None) -> None:
-    """
-    Have a reader return what a unit wrote and what its manager wrote about it.
-
-    Args:
-        reader: A fresh ``systemd.journal.Reader``.
-        unit_name: The unit.
-        uid: Whose user manager; ``None`` for the system's.
-
-    See Also:
-        systemd.journal-fields(7); journalctl(1), ``--unit`` and ``--user-unit``.
-    """
-    if uid is None:
-        reader.add_match(f"_SYSTEMD_UNIT={unit_name}")
-        reader.add_disjunction()
-        reader.add_match(f"UNIT={unit_name}", "_PID=1")
-        return
-    reader.add_match(f"_SYSTEMD_USER_UNIT={unit_name}", f"_UID={uid}")
-    reader.add_disjunction()
-    reader.add_match(f"USER_UNIT={unit_name}", f"_UID={uid}")
 
 
 def hex_id(value: object) -> str:
