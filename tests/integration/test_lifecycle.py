@@ -17,7 +17,7 @@ from conftest import Daemon, NotifySocket, Start, clean_environ
 from openclaw_gateway.client.answer import LIVE
 
 SLEEPER = """
-import os, sys
+import asyncio, os, sys
 from openclaw_gateway import lifecycle
 from openclaw_gateway.claim import claim
 from openclaw_gateway.settings import load as settings
@@ -31,6 +31,8 @@ class Sleeper:
         print("let in", file=sys.stderr)
     def status(self):
         return "asleep"
+    async def lost(self):
+        await asyncio.Event().wait()
     def use(self, settings):
         print("used", file=sys.stderr)
     async def stop(self, *, hurry):
