@@ -8,6 +8,7 @@ about the settings was logged. What only a listener can tell is worked out from 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import tempfile
@@ -18,9 +19,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from conftest import Start
 from openclaw_gateway.errors import ConfigurationError, ExitCode
 from openclaw_gateway.settings.load import Examined, examine
 from openclaw_gateway.settings.settle import Surroundings, not_served
+from wire import dialled
 
 CASES = {
     case["name"]: case
@@ -256,3 +259,45 @@ def test_comes_out_as_with_openclaw(name: str) -> None:
 def test_each_difference_is_of_a_case() -> None:
     assert set(DIFFERENCES) | set(COMMAND_LINE) <= set(CASES)
     assert len(CASES) == 230
+
+
+LIVE = (
+    "inc-string",
+    "inc-roots-dotenv",
+    "dotenv-state",
+    "env-vars",
+    "env-configpath-in-config",
+    "sub-embedded",
+    "sub-dollarvar",
+    "ref-file",
+    "port-hex",
+    "auth-both-mode",
+    "auth-cfgtoken-envpw",
+    "auth-env-vs-config",
+)
+"""A sample that a real gateway is started with: it listens there, lets the secret in, and no other."""
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_gateway_comes_up_as_the_case_says(name: str, start: Start, port: int) -> None:
+    # Each case has its port in its files; here others run too.
+    text = json.dumps(CASES[name]).replace("19445", str(port)).replace("0x4bf5", hex(port))
+    case = json.loads(text)
+    with laid_out(case) as place:
+        variables = {name: place.filled(value) for name, value in case["env"].items()}
+        cleared = dict.fromkeys(("OPENCLAW_GATEWAY_PORT", "OPENCLAW_GATEWAY_TOKEN"), "")
+        environ = cleared | {"HOME": str(place.home), "OPENCLAW_STATE_DIR": str(place.state)}
+        # ".env" files count an empty variable as set.
+        start(**(environ | variables)).ready()
+        mode, secret = case["expect"]["auth"], case["expect"]["secret"]
+        assert is_let_in(port, mode, secret)
+        for wrong in case["expect"].get("refused", ()):
+            assert not is_let_in(port, mode, wrong)
+
+
+def is_let_in(port: int, mode: str, secret: str) -> bool:
+    async def visit() -> bool:
+        async with dialled(port) as wire:
+            return bool((await wire.connect(token=None, auth={mode: secret}))["ok"])
+
+    return asyncio.run(visit())
