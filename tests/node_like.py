@@ -96,7 +96,7 @@ class NodeLike:
         """What its records say, byte by byte; ``None`` for one that is gone."""
         return [path.read_bytes() if path.exists() else None for path in self.records]
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.process.kill()
         self.process.communicate()
         self.shared_lock.unlink(missing_ok=True)

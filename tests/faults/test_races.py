@@ -245,10 +245,19 @@ class Race(NamedTuple):
     """Module, text and replacement, as for ``without``."""
 
 
+NO_SECOND_COMPARISON = (
+    "claim/claim.py",
+    "        elif not any(_retake(start, hold) for hold in start.claim.of(Record)):\n",
+    "        else:\n",
+)
+
 RACES = [
     Race(
         file_removed_between_open_and_lock,
-        ((LOCKFILE, "            if not self._is_named(fd):\n", "            if False:\n"),),
+        (
+            (LOCKFILE, "            if not self._is_named(fd):\n", "            if False:\n"),
+            NO_SECOND_COMPARISON,
+        ),
     ),
     Race(
         lock_directory_moved_before_the_file_is_opened,

@@ -37,7 +37,7 @@ def node(state_dir: Path) -> Iterator[Callable[[int], NodeLike]]:
 
     yield begin
     for each in made:
-        each.end()
+        each.close()
 
 
 Node = Callable[[int], NodeLike]
@@ -122,7 +122,7 @@ def test_we_start_once_it_is_gone(start: Start, node: Node, port: int) -> None:
     other = node(port).does("lock", "record")
     waiting = start("--lock-timeout", "60")
     waiting.wait_for("waiting")
-    other.end()
+    other.close()
     waiting.ready()
 
 

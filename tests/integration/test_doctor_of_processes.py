@@ -7,13 +7,16 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import CAP_S, Start, clean_environ, without_systemd
+from conftest import CAP_S, Start, clean_environ, free_port, without_systemd
+from node_like import NodeLike
+from openclaw_gateway.admin.look.locks import remove_leftovers, survey
 
 Doctor = Callable[..., dict[str, Any]]
 
@@ -117,6 +120,45 @@ def test_files_of_a_running_gateway_stay(start: Start, doctor: Doctor, state_dir
     assert doctor("--fix")["mended"] == []
     assert contents(state_dir) == before
     assert gateway.stop() == 0
+
+
+@pytest.fixture
+def node(state_dir: Path) -> Iterator[NodeLike]:
+    """A process that locks the test's state as OpenClaw's own gateway does, when told to."""
+    with closing(NodeLike(state_dir, state_dir / "openclaw.json", free_port())) as other:
+        yield other
+
+
+def test_nothing_is_left_over_beside_a_starting_gateway_of_openclaws(
+    start: Start, node: NodeLike, doctor: Doctor, state_dir: Path
+) -> None:
+    """It holds its locks, and the records are still those of one that was killed."""
+    start().ready().kill()
+    node.does("lock")
+    before = contents(state_dir)
+    (held, *rest) = evidence(doctor("--fix"), "lock-directory")
+    assert held.startswith("ok: ")
+    assert f"held by pid {node.pid}, a gateway of OpenClaw's own" in held
+    assert rest == []
+    assert doctor("--fix")["mended"] == []
+    assert contents(state_dir) == before
+
+
+@pytest.mark.parametrize(
+    "does", [("lock",), ("lock", "record"), ("record",)], ids=["locks", "locks, record", "record"]
+)
+def test_gateway_that_comes_between_looking_and_removing_keeps_its_records(
+    start: Start, node: NodeLike, state_dir: Path, does: tuple[str, ...]
+) -> None:
+    start().ready().kill()
+    seen = survey(str(state_dir))
+    assert len([file for file in seen.files if file.is_leftover]) == 2
+    node.does(*does)
+    before = contents(state_dir)
+    said = list(remove_leftovers(seen))
+    assert len(said) == 2
+    assert all(f"pid {node.pid}" in one and "left alone" in one for one in said)
+    assert contents(state_dir) == before
 
 
 def test_leftovers_of_another_user_are_removed_as_that_user(

@@ -2,11 +2,17 @@
 
 One step is one system call of ``openclaw_gateway.claim`` that others can notice, named after what it
 is for; ``test_conformance`` drives the real code through these very steps and compares. Left out is
-what adds no behaviour: the second lock file (it stands in the same locked directory), the records
-(no decision about a held lock looks at them) and the TCP listener (it is bound by whoever has the base port).
+what adds no behaviour: the second lock file (it stands in the same locked directory) and the TCP
+listener (it is bound by whoever has the base port).
 
 A hostile hand may unlink and move files and directories between any two steps, and every process
 may be killed at each of its steps.
+
+A second kind of process is OpenClaw's own gateway, which runs on Node. It holds a lock of its own
+(SQLite's, on three files, here one), knows nothing of ``flock``, the locked directory or the base port,
+and respects a record that names a living process. Its port is another one: on the same port the TCP
+listener would decide. Records are modelled only where there is such a process, as nobody else decides
+by them.
 """
 
 from __future__ import annotations
@@ -39,6 +45,32 @@ class Step(StrEnum):
     CLOSE_STATE = "close state directory"
     GONE = "gone"
 
+    # Of ours, where there is a gateway of OpenClaw's to take care of.
+    ASK_FIRST = "ask for Node's lock before making a file"
+    ASK_BEFORE = "ask for Node's lock before writing"
+    READ_BEFORE = "read the record before writing"
+    FOLLOW = "compare lock file after waiting"
+    WRITE = "write record"
+    ASK_AFTER = "ask for Node's lock after writing"
+    CONFIRM = "compare lock file after writing"
+    ASK_AGAIN = "ask for Node's lock before making the file anew"
+    READ_AGAIN = "read the record before making the file anew"
+    CLOSE_NEW = "close the new lock file"
+
+    # Of OpenClaw's own gateway.
+    NODE_MAKE = "Node: mkdir lock directory"
+    NODE_LOCK = "Node: lock"
+    NODE_LOOK = "Node: read record"
+    NODE_COMPARE = "Node: read the stale record again"
+    NODE_REMOVE = "Node: unlink the stale record"
+    NODE_CREATE = "Node: create record file"
+    NODE_WRITE = "Node: write record"
+    NODE_SERVE = "Node: serve"
+    NODE_LEAVE = "Node: look whether the record is its own"
+    NODE_UNLINK = "Node: unlink its record"
+    NODE_UNLOCK = "Node: unlock"
+    NODE_GAP = "Node: lock again"
+
 
 class Hostile(StrEnum):
     """What someone else may do to our files, as often as the model allows."""
@@ -62,14 +94,21 @@ class Action(NamedTuple):
         return f"{who}: {self.does} ({self.outcome})"
 
 
-KILLED, RETRY, GIVE_UP, LOOK, STOP, START = (
+KILLED, RETRY, GIVE_UP, LOOK, STOP, START, RECLAIM, RESTART, YOUNG, TOO_OLD = (
     "is killed",
     "tries again",
     "gives up",
     "looks at its claim",
     "stops",
     "starts",
+    "reclaims, as nobody listens",
+    "restarts within its process",
+    "finds an empty file and waits for its maker",
+    "finds an empty file too old to wait for",
 )
+
+DEAD = -1
+"""Whose record it is when its process has ended."""
 
 
 class Protocol(NamedTuple):
@@ -82,6 +121,16 @@ class Protocol(NamedTuple):
     unlink: str = "while held"
     """Or ``after unlock``, or ``never``."""
     base_port: bool = True
+    ask_first: bool = True
+    """Whether a start looks for Node's lock before it makes a file."""
+    ask_after: bool = True
+    """Whether it does so once more after its record is written."""
+    confirm: bool = True
+    """Whether it compares its lock file with its name after that."""
+    reclaim_by_port: bool = False
+    """Whether a free port alone, which says nothing while Node starts, lets a start take Node's record."""
+    node_unlocks_first: bool = False
+    """Whether Node's lock that we can see goes before its record, as in a private ``/tmp``, not after."""
 
 
 AS_BUILT = Protocol()
@@ -102,6 +151,15 @@ class Process(NamedTuple):
     """While a removed file is made anew: lock directory and file of the old one."""
     starts_left: int = 0
     serving: bool = False
+    is_node: bool = False
+    read: int | None = None
+    """Whom the record named that Node read: ``None`` for nobody, else ``DEAD``."""
+    waited: bool = False
+    """Whether a gateway without ``flock`` was waited for since the file was locked."""
+    written: bool = False
+    """Whether our record has been written into the file."""
+    won: bool = False
+    """Whether nobody else can think that the file is his any more: it is ours to unlink."""
 
 
 class World(NamedTuple):
@@ -113,6 +171,12 @@ class World(NamedTuple):
     tree: tuple[tuple[int, int | None], ...] = ()
     flocks: tuple[tuple[int, int], ...] = ()
     """Inode and the process that locks it."""
+    records: tuple[tuple[int, int], ...] = ()
+    """Inode and whom the record in it names: a process that lives, or ``DEAD``."""
+    node_lock: int | None = None
+    """The process that holds Node's lock."""
+    is_node_lock_seen: bool = True
+    """Whether ours see that it is held."""
     port: int | None = None
     aside: int | None = None
     hostile_left: int = 0
@@ -126,6 +190,14 @@ class World(NamedTuple):
         """Return the process that holds a lock on an inode."""
         return dict(self.flocks).get(inode) if inode is not None else None
 
+    def writer(self, inode: int | None) -> int | None:
+        """Return whom the record in a file names; ``None`` if it is empty."""
+        return dict(self.records).get(inode) if inode is not None else None
+
+    def has_node(self) -> bool:
+        """Whether any process is OpenClaw's own gateway."""
+        return any(process.is_node for process in self.processes)
+
     def named_file(self) -> int | None:
         """Return the lock file that the path leads to."""
         return self.entry(self.entry(self.root))
@@ -134,9 +206,13 @@ class World(NamedTuple):
         return self._replace(tree=tuple((dict(self.tree) | {directory: inode}).items()))
 
 
-def begin(*, processes: int, starts: int, hostile: int) -> World:
+def begin(
+    *, processes: int, starts: int, hostile: int, nodes: int = 0, node_starts: int = 1
+) -> World:
     """Return a world where nothing has happened yet."""
-    return World(processes=(Process(starts_left=starts),) * processes, hostile_left=hostile)
+    ours = (Process(starts_left=starts),) * processes
+    others = (Process(starts_left=node_starts, is_node=True),) * nodes
+    return World(processes=ours + others, hostile_left=hostile)
 
 
 def owners(world: World) -> list[int]:
@@ -183,35 +259,72 @@ class Claim:
             return _moved(world, number, step=step, **changes)
 
         if process.contended:
-            return [
-                (RETRY, to(self._retry_from(process), contended=False)),
-                (GIVE_UP, to(self._way_out(process), contended=False)),
+            choices = [
+                (RETRY, self._retried(world, number)),
+                (GIVE_UP, self._gone_back(world, number)),
             ]
+            asking = process.step in (Step.ASK_BEFORE, Step.READ_BEFORE)
+            if asking and self.protocol.reclaim_by_port:
+                nobody_listens = not any(each.is_node and each.serving for each in world.processes)
+                if nobody_listens:
+                    choices.append((RECLAIM, to(Step.FOLLOW, contended=False)))
+            return choices
         if process.step is Step.GONE:
             if not process.starts_left:
                 return []
+            first = Step.NODE_MAKE if process.is_node else Step.MAKE_STATE
             left = process.starts_left - 1
-            return [(START, _moved(world, number, step=Step.MAKE_STATE, starts_left=left))]
+            return [(START, _moved(world, number, step=first, starts_left=left))]
         if process.step is Step.SERVE:
             look = Step.CHECK_STATE if self.protocol.directory_lock else Step.CHECK_FILE
             return [(LOOK, to(look)), (STOP, to(self._way_out(process), serving=False))]
+        if process.step is Step.NODE_SERVE:
+            last = Step.NODE_UNLOCK if self.protocol.node_unlocks_first else Step.NODE_LEAVE
+            unlocked = to(Step.NODE_GAP, serving=False)._replace(node_lock=None)
+            return [(STOP, to(last, serving=False)), (RESTART, unlocked)]
+        found = world.named_file() if process.step is Step.NODE_LOOK else None
+        if found is not None and world.writer(found) is None:
+            # Younger than 30 s it is somebody's who is about to write; older it is nobody's.
+            reads = to(Step.NODE_COMPARE, file=found, read=None)
+            return [(YOUNG, to(Step.NODE_LOOK, contended=True)), (TOO_OLD, reads)]
         return None
 
-    def _retry_from(self, process: Process) -> Step:
+    def _retried(self, world: World, number: int) -> World:
+        process = world.processes[number]
+        step, changes = process.step, {}
         match process.step:
             case Step.LOCK_STATE:
-                return Step.MAKE_STATE
+                step = Step.MAKE_STATE
+            case Step.LOCK_FILE if process.held is not None:
+                step = Step.CONFIRM if process.written else Step.FOLLOW
+                changes = {"locks": process.held[0], "file": process.held[1], "held": None}
             case Step.LOCK_FILE:
-                return Step.MAKE_LOCKS
-            case _:
-                return Step.BIND_PORT
+                step = Step.MAKE_LOCKS
+            case Step.ASK_BEFORE | Step.READ_BEFORE:
+                step, changes = Step.ASK_BEFORE, {"waited": True}
+        return _moved(world, number, step=step, contended=False, **changes)
+
+    def _gone_back(self, world: World, number: int) -> World:
+        """A start gives up: it goes back by what it holds."""
+        process = world.processes[number]._replace(contended=False)
+        if process.is_node:
+            lost = process.step is Step.NODE_LOCK
+            return (
+                _gone(world, number)
+                if lost
+                else _moved(world, number, step=Step.NODE_UNLOCK, contended=False)
+            )
+        if process.held is not None:
+            process = process._replace(locks=process.held[0], file=process.held[1], held=None)
+        kept = {"locks": process.locks, "file": process.file, "held": None}
+        return _moved(world, number, step=self._way_out(process), contended=False, **kept)
 
     def _way_out(self, process: Process) -> Step:
         """Return the first step backwards from what a process holds."""
         if process.step is Step.SERVE and self.protocol.base_port:
             return Step.LEAVE_PORT
         if process.file is not None:
-            return self._release_file()
+            return self._release_file() if process.won else Step.CLOSE_FILE
         return Step.CLOSE_STATE if process.state is not None else Step.GONE
 
     def _release_file(self) -> Step:
@@ -234,13 +347,19 @@ class Claim:
             case Step.OPEN_STATE:
                 if world.root is None:
                     return "ENOENT", to(Step.GONE)
-                after = Step.LOCK_STATE if self.protocol.directory_lock else Step.MAKE_LOCKS
-                return "done", to(after, state=world.root)
+                after = Step.LOCK_STATE if self.protocol.directory_lock else Step.ASK_FIRST
+                return "done", self._asking(world, number, after, state=world.root)
             case Step.LOCK_STATE:
                 assert process.state is not None
                 if world.locker(process.state) is not None:
                     return "EAGAIN", to(Step.LOCK_STATE, state=None, contended=True)
-                return "done", to(Step.MAKE_LOCKS, _locked(world, process.state, number))
+                locked = _locked(world, process.state, number)
+                return "done", self._asking(locked, number, Step.ASK_FIRST)
+            case Step.ASK_FIRST | Step.ASK_AFTER:
+                if world.node_lock is not None and world.is_node_lock_seen:
+                    return "held", to(process.step, contended=True)
+                first = process.step is Step.ASK_FIRST
+                return "free", self._confirming(world, number) if not first else to(Step.MAKE_LOCKS)
             case Step.MAKE_LOCKS:
                 assert process.state is not None
                 if world.entry(process.state) is not None:
@@ -263,20 +382,47 @@ class Claim:
                 assert process.file is not None
                 if world.locker(process.file) is not None:
                     return "EAGAIN", self._refused_file(world, number, process)
-                after = Step.COMPARE if self.protocol.compare_after_lock else self._claimed(process)
                 locked = _locked(world, process.file, number)
-                if after is Step.COMPARE:
-                    return "done", to(after, locked)
-                return "done", self._has_file(locked, number, process)
+                if self.protocol.compare_after_lock:
+                    return "done", to(Step.COMPARE, locked)
+                return "done", self._has_file(locked, number)
             case Step.COMPARE:
                 if world.entry(world.entry(process.state)) == process.file:
-                    return "same", self._has_file(world, number, process)
+                    return "same", self._has_file(world, number)
                 return "differs", to(Step.CLOSE_NAMELESS)
             case Step.CLOSE_NAMELESS:
                 left = _unlocked(world, process.file)
                 if self.protocol.reopen_lock_directory:
                     return "done", to(Step.MAKE_LOCKS, left, file=None, locks=None)
                 return "done", to(Step.OPEN_FILE, left, file=None)
+            case Step.ASK_BEFORE:
+                if world.node_lock is not None and world.is_node_lock_seen:
+                    return "held", to(Step.ASK_BEFORE, contended=True)
+                return "free", to(Step.READ_BEFORE)
+            case Step.READ_BEFORE:
+                if self._names_a_node(world, process.file):
+                    return "lives", to(Step.READ_BEFORE, contended=True)
+                return "nobody's", to(Step.FOLLOW if process.waited else Step.WRITE)
+            case Step.ASK_AGAIN:
+                held = world.node_lock is not None and world.is_node_lock_seen
+                return ("held", to(Step.CLOSE_NEW)) if held else ("free", to(Step.READ_AGAIN))
+            case Step.READ_AGAIN:
+                lives = self._names_a_node(world, process.file)
+                return ("lives", to(Step.CLOSE_NEW)) if lives else ("nobody's", to(Step.CLOSE_FILE))
+            case Step.FOLLOW:
+                if world.entry(world.entry(process.state)) == process.file:
+                    return "same", to(Step.WRITE)
+                old = process.locks, process.file
+                return "differs", to(Step.MAKE_LOCKS, locks=None, file=None, held=old, waited=False)
+            case Step.WRITE:
+                return "done", self._won(_written(world, process.file, number), number)
+            case Step.CONFIRM:
+                if world.entry(world.entry(process.state)) == process.file:
+                    return "same", self._claimed_file(world, number)
+                old = process.locks, process.file
+                return "differs", to(Step.MAKE_LOCKS, locks=None, file=None, held=old)
+            case Step.CLOSE_NEW:
+                return "done", self._failed(_unlocked(world, process.file), number, process)
             case Step.BIND_PORT:
                 if world.port is not None:
                     return "EADDRINUSE", to(Step.BIND_PORT, contended=True)
@@ -291,18 +437,16 @@ class Claim:
                 if world.entry(world.entry(process.state)) == process.file:
                     return "same", to(Step.SERVE)
                 old = process.locks, process.file
-                return "differs", to(Step.MAKE_LOCKS, locks=None, file=None, held=old)
+                return "differs", to(Step.MAKE_LOCKS, locks=None, file=None, held=old, waited=False)
             case Step.LEAVE_PORT:
                 return "done", to(self._release_file(), world._replace(port=None))
             case Step.LEAVE_COMPARE:
-                locks, file = process.held or (process.locks, process.file)
-                if world.entry(world.entry(process.state)) == file:
+                if world.entry(world.entry(process.state)) == process.file:
                     return "same", to(Step.UNLINK)
                 return "differs", to(Step.CLOSE_FILE)
             case Step.UNLINK:
-                locks, _ = process.held or (process.locks, process.file)
-                assert locks is not None
-                gone = world.with_entry(locks, None)
+                assert process.locks is not None
+                gone = world.with_entry(process.locks, None)
                 after = (
                     Step.CLOSE_STATE if self.protocol.unlink == "after unlock" else Step.CLOSE_FILE
                 )
@@ -311,7 +455,70 @@ class Claim:
                 return "done", self._close_file(world, number, process)
             case Step.CLOSE_STATE:
                 left = _unlocked(world, process.state) if self.protocol.directory_lock else world
-                return "done", to(Step.GONE, left, state=None, locks=None, file=None)
+                return "done", _gone(left, number)
+        if process.is_node:
+            return self._node_step(world, number, process)
+        raise AssertionError(process.step)
+
+    def _node_step(self, world: World, number: int, process: Process) -> tuple[str, World]:
+        """Make one step of OpenClaw's own gateway."""
+
+        def to(step: Step, at: World = world, **changes: object) -> World:
+            return _moved(at, number, step=step, **changes)
+
+        named = world.named_file()
+        directory = world.entry(world.root)
+        match process.step:
+            case Step.NODE_MAKE:
+                return "done", to(Step.NODE_LOCK, _furnished(world))
+            case Step.NODE_LOCK | Step.NODE_GAP:
+                if world.node_lock is not None:
+                    return "busy", to(Step.NODE_LOCK, contended=True)
+                locked = world._replace(node_lock=number, is_node_lock_seen=True)
+                return "done", to(Step.NODE_LOOK, locked)
+            case Step.NODE_LOOK:
+                if named is None:
+                    return "nothing there", to(Step.NODE_CREATE)
+                if world.writer(named) == number:
+                    return "its own", to(Step.NODE_SERVE, serving=True)
+                if world.writer(named) != DEAD:
+                    return "lives", to(Step.NODE_LOOK, contended=True)
+                return "dead", to(Step.NODE_COMPARE, file=named, read=DEAD)
+            case Step.NODE_COMPARE:
+                if (named, world.writer(named)) == (process.file, process.read):
+                    return "same", to(Step.NODE_REMOVE, file=None, read=None)
+                return "differs", to(Step.NODE_LOOK, file=None, read=None)
+            case Step.NODE_REMOVE:
+                if directory is None:
+                    return "ENOENT", to(Step.NODE_CREATE)
+                return "done", to(Step.NODE_CREATE, world.with_entry(directory, None))
+            case Step.NODE_CREATE:
+                if directory is None:
+                    return "ENOENT", to(Step.NODE_UNLOCK)
+                if named is not None:
+                    return "EEXIST", to(Step.NODE_LOOK)
+                made = world.with_entry(directory, world.fresh)._replace(fresh=world.fresh + 1)
+                return "done", to(Step.NODE_WRITE, made, file=world.fresh)
+            case Step.NODE_WRITE:
+                written = _written(world, process.file, number)
+                return "done", to(Step.NODE_SERVE, written, file=None, serving=True)
+            case Step.NODE_LEAVE:
+                last = Step.GONE if self.protocol.node_unlocks_first else Step.NODE_UNLOCK
+                if world.writer(named) == number:
+                    return "its own", to(Step.NODE_UNLINK)
+                return "somebody else's", to(last) if last is not Step.GONE else _gone(
+                    world, number
+                )
+            case Step.NODE_UNLINK:
+                left = world if directory is None else world.with_entry(directory, None)
+                if self.protocol.node_unlocks_first:
+                    return "done", _gone(left, number)
+                return "done", to(Step.NODE_UNLOCK, left)
+            case Step.NODE_UNLOCK:
+                if self.protocol.node_unlocks_first:
+                    # What we can see is free now; what keeps other Nodes out is freed by its end.
+                    return "done", to(Step.NODE_LEAVE, world._replace(is_node_lock_seen=False))
+                return "done", _gone(world, number)
         raise AssertionError(process.step)
 
     def _failed(self, world: World, number: int, process: Process) -> World:
@@ -319,31 +526,75 @@ class Claim:
         if process.held is None:
             return _moved(world, number, step=Step.CLOSE_STATE)
         locks, file = process.held
-        out = self._way_out(process._replace(step=Step.SERVE, file=file))
-        return _moved(world, number, step=out, locks=locks, file=file, held=None, serving=False)
+        before = process._replace(file=file)
+        if process.serving:
+            before = before._replace(step=Step.SERVE)
+        out = self._way_out(before)
+        kept = {"locks": locks, "file": file, "held": None}
+        return _moved(world, number, step=out, serving=False, **kept)
 
-    def _claimed(self, process: Process) -> Step:
-        return Step.BIND_PORT if self.protocol.base_port else Step.SERVE
+    def _asking(self, world: World, number: int, step: Step, **changes: object) -> World:
+        """Go on to a step that is left out where there is no Node, or by the protocol."""
+        if step is Step.ASK_FIRST and not (self.protocol.ask_first and world.has_node()):
+            step = Step.MAKE_LOCKS
+        return _moved(world, number, step=step, **changes)
 
-    def _has_file(self, world: World, number: int, process: Process) -> World:
-        """The lock file is locked and named: go on to the port, or let go of the one it replaces."""
-        if process.held is not None:
-            return _moved(world, number, step=Step.LEAVE_COMPARE)
-        serving = not self.protocol.base_port
-        return _moved(world, number, step=self._claimed(process), serving=serving)
+    def _has_file(self, world: World, number: int) -> World:
+        """The lock file is locked and named: let go of the one that it replaces, and write our record."""
+        process = world.processes[number]
+        world = _moved(world, number, waited=False)
+        if process.held is None:
+            return self._before_writing(world, number)
+        if process.serving and world.has_node():
+            return _moved(world, number, step=Step.ASK_AGAIN)
+        return _moved(world, number, step=Step.CLOSE_FILE)
+
+    def _names_a_node(self, world: World, file: int | None) -> bool:
+        """Whether a living process wrote the record in a file that we have locked; of ours none can have."""
+        writer = world.writer(file)
+        return writer not in (None, DEAD) and world.processes[writer].is_node
+
+    def _before_writing(self, world: World, number: int) -> World:
+        if world.has_node():
+            return _moved(world, number, step=Step.ASK_BEFORE, written=False)
+        return self._won(world, number)
+
+    def _won(self, world: World, number: int) -> World:
+        """Our record is written."""
+        world = _moved(world, number, written=True, waited=False)
+        if world.processes[number].serving:
+            return _moved(world, number, step=Step.SERVE)
+        if world.has_node() and self.protocol.ask_after:
+            return _moved(world, number, step=Step.ASK_AFTER)
+        return self._confirming(world, number)
+
+    def _confirming(self, world: World, number: int) -> World:
+        if self.protocol.confirm:
+            return _moved(world, number, step=Step.CONFIRM)
+        return self._claimed_file(world, number)
+
+    def _claimed_file(self, world: World, number: int) -> World:
+        """The lock file is ours: go on to the port."""
+        world = _moved(world, number, won=True)
+        if self.protocol.base_port:
+            return _moved(world, number, step=Step.BIND_PORT)
+        return _moved(world, number, step=Step.SERVE, serving=True)
 
     def _refused_file(self, world: World, number: int, process: Process) -> World:
-        if process.held is not None:  # someone holds a file in place of ours
+        if process.serving:  # someone holds a file in place of ours
             return self._failed(world, number, process)
         return _moved(world, number, step=Step.LOCK_FILE, locks=None, file=None, contended=True)
 
     def _close_file(self, world: World, number: int, process: Process) -> World:
         if process.held is not None:
-            return _moved(_unlocked(world, process.held[1]), number, step=Step.SERVE, held=None)
+            world = _moved(_unlocked(world, process.held[1]), number, held=None)
+            if not process.serving:
+                return self._before_writing(world, number)
+            after = Step.WRITE if world.has_node() else Step.SERVE
+            return _moved(world, number, step=after)
+        if self.protocol.unlink == "after unlock" and process.won:
+            return _moved(_unlocked(world, process.file), number, step=Step.UNLINK)
         after = Step.CLOSE_STATE if process.state is not None else Step.GONE
-        if self.protocol.unlink == "after unlock":
-            after = Step.UNLINK
-            return _moved(_unlocked(world, process.file), number, step=after)
         return _moved(_unlocked(world, process.file), number, step=after, locks=None, file=None)
 
 
@@ -361,13 +612,38 @@ def _unlocked(world: World, inode: int | None) -> World:
     return world._replace(flocks=tuple(lock for lock in world.flocks if lock[0] != inode))
 
 
-def _killed(world: World, number: int) -> World:
-    """The kernel closes everything that the process had open."""
-    left = world.processes[number].starts_left
+def _written(world: World, inode: int | None, number: int) -> World:
+    assert inode is not None
+    return world._replace(records=tuple((dict(world.records) | {inode: number}).items()))
+
+
+def _furnished(world: World) -> World:
+    """Make state directory and lock directory where they are missing."""
+    if world.root is None:
+        world = world._replace(root=world.fresh, fresh=world.fresh + 1)
+    assert world.root is not None
+    if world.entry(world.root) is None:
+        made = world.with_entry(world.root, world.fresh).with_entry(world.fresh, None)
+        world = made._replace(fresh=world.fresh + 1)
+    return world
+
+
+def _gone(world: World, number: int) -> World:
+    """A process has ended: its records name nobody who lives."""
+    ended = world.processes[number]
     processes = list(world.processes)
-    processes[number] = Process(starts_left=left)
+    processes[number] = Process(starts_left=ended.starts_left, is_node=ended.is_node)
     return world._replace(
         processes=tuple(processes),
+        records=tuple((at, DEAD if of == number else of) for at, of in world.records),
+        node_lock=None if world.node_lock == number else world.node_lock,
+        is_node_lock_seen=world.is_node_lock_seen or world.node_lock == number,
+    )
+
+
+def _killed(world: World, number: int) -> World:
+    """The kernel closes everything that the process had open."""
+    return _gone(world, number)._replace(
         flocks=tuple(lock for lock in world.flocks if lock[1] != number),
         port=None if world.port == number else world.port,
     )
@@ -413,5 +689,6 @@ def _normal(world: World) -> World:
         aside=aside,
         tree=tuple(sorted((numbers[at], new(to)) for at, to in world.tree if at in numbers)),
         flocks=tuple(sorted((numbers[at], by) for at, by in world.flocks if at in numbers)),
+        records=tuple(sorted((numbers[at], of) for at, of in world.records if at in numbers)),
         fresh=len(numbers),
     )

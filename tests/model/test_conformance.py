@@ -54,6 +54,8 @@ _DECISIONS = {RETRY: b"r", GIVE_UP: b"g", LOOK: b"l", STOP: b"s"}
 _KINDS = {
     Step.COMPARE: "compare",
     Step.CHECK_FILE: "compare",
+    Step.FOLLOW: "compare",
+    Step.CONFIRM: "compare",
     Step.LEAVE_COMPARE: "compare",
     Step.CLOSE_NAMELESS: "close file",
     Step.CLOSE_FILE: "close file",

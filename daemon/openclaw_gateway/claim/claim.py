@@ -25,7 +25,7 @@ from openclaw_gateway.claim.lockfile import (
     config_lock_name,
     lock_directory_parts,
 )
-from openclaw_gateway.claim.record import LockRecord, Phase, believable
+from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.claim.waiting import Leave, Patience, Policy, persist, refuse_neighbours
 from openclaw_gateway.errors import ClaimLostError, StorageError
 from openclaw_gateway.host import process
@@ -84,21 +84,41 @@ class StateDirectory(Hold):
 
 
 class Record(Hold):
-    """A lock file with our record in it."""
+    """
+    A lock file with our record in it.
 
-    def __init__(self, file: LockFile) -> None:
-        self.file = file
+    Attributes:
+        file: The lock file.
+        won: Whether nobody who takes no ``flock`` can think that the file is his any more.
+    """
+
+    def __init__(self, file: LockFile, rival: Callable[[], Contended | None]) -> None:
+        """
+        Keep the file.
+
+        Args:
+            file: The lock file, with our record in it.
+            rival: Returns who locks our state otherwise than by ``flock``; ``None`` if nobody does.
+        """
+        self.file, self._rival = file, rival
+        self.won = False
 
     def look(self, record: LockRecord) -> str | None:
         """
         Make the file anew if it was removed.
 
-        Nobody else can have taken its place while the state directory is locked.
+        No gateway of ours can have taken its place while the state directory is locked; one of
+        OpenClaw's, which looks at records only, can: what it wrote there stays.
         """
         try:
-            successor = self.file.restored()
+            successor = self.file.successor()
             if successor is None:
                 return None
+            rival = self._rival() or successor.writer()
+            if rival is not None:
+                successor.close()
+                raise rival
+            self.file.close()
             self.file = successor
             successor.write(record)
         except Contended as error:
@@ -117,8 +137,11 @@ class Record(Hold):
         self.file.close()
 
     def release(self) -> None:
-        """Remove the file and let go of it."""
-        self.file.release()
+        """Let go of the file, and remove it if it was won."""
+        if self.won:
+            self.file.release()
+        else:
+            self.file.close()
 
 
 class BasePort(Hold):
@@ -157,28 +180,29 @@ class Claim:
         self.record = record
         self.holds: list[Hold] = []
 
-    def _of(self, kind: type[T]) -> list[T]:
+    def of(self, kind: type[T]) -> list[T]:
+        """Return the holds of one kind."""
         return [hold for hold in self.holds if isinstance(hold, kind)]
 
     @property
     def state(self) -> DirectoryLock:
         """The state directory's lock, which every claim begins with."""
-        return self._of(StateDirectory)[0].lock
+        return self.of(StateDirectory)[0].lock
 
     @property
     def lock_paths(self) -> list[str]:
         """The lock files' paths."""
-        return [hold.file.path for hold in self._of(Record)]
+        return [hold.file.path for hold in self.of(Record)]
 
     @property
     def sockets(self) -> list[socket.socket]:
         """The listening sockets, non-blocking; the configured address first."""
-        return [listener for hold in self._of(Listener) for listener in hold.sockets]
+        return [listener for hold in self.of(Listener) for listener in hold.sockets]
 
     @property
     def base_port(self) -> BasePortLock:
         """The hold on the port number. Ask for it only if it was a step of the claim."""
-        return self._of(BasePort)[0].lock
+        return self.of(BasePort)[0].lock
 
     def publish(self, phase: Phase) -> None:
         """Write into our lock files where in our life we are. Raises ``StorageError`` if that fails."""
@@ -205,7 +229,7 @@ class Claim:
 
     def close_listeners(self) -> None:
         """Stop listening: from here on the port is free for others, the locks still ours."""
-        for hold in self._of(Listener):
+        for hold in self.of(Listener):
             hold.release()
 
     def disown(self) -> None:
@@ -266,17 +290,27 @@ def configuration(start: Start) -> Hold | None:
 
 def no_node(start: Start) -> None:
     """
-    Make sure that no gateway of OpenClaw's own has this state.
+    Make sure that no gateway of OpenClaw's own has this state, and that our records stand.
 
     Asked for after our records are written, this closes the race of two simultaneous starts:
-    1. We write our records. 2. We look at its locks. It does the same the other way round: it takes
-    its locks, then looks at our records, and leaves if they name a living process. So whichever of
-    the two comes second sees the other: if it takes its locks before 2, we see them and wait; if
-    after 2, it sees the records that are there since 1. In between both may see each other: then
-    both hold back, it leaves for good, and we go on once its locks are free.
+    1. We write our records. 2. We look at its locks. 3. We look whether the records are still there.
+    It does the same the other way round: it takes its locks, then looks at our records, leaves if
+    they name a living process, and removes those of a dead one. So whichever of the two comes second
+    sees the other: if it takes its locks before 2, we see them and wait; if after 2, it sees the
+    records that are there since 1. It may have looked before 1 and end between looking and 2, with
+    our record removed for the one of a dead gateway that it had read: 3 sees that, and we begin again.
+    In between both may see each other: then both hold back, it leaves for good, and we go on once its
+    locks are free. Only then are the records won: a start that gives up before leaves them where they
+    are, as any of them may be a living gateway's that took the name since.
     """
-    while (contended := node_lock(start)) is not None:
-        start.policy.settle(contended)
+    while True:
+        contended = node_lock(start)
+        if contended is not None:
+            start.policy.settle(contended)
+        elif not any(_retake(start, hold) for hold in start.claim.of(Record)):
+            break
+    for hold in start.claim.of(Record):
+        hold.won = True
 
 
 def base_port(start: Start) -> Hold:
@@ -389,17 +423,27 @@ def _disown_in_children(claim: Claim) -> None:
 
 
 def _record(start: Start, name: str) -> Record:
+    """Take one lock file and write our record into it."""
+    settings, state_dir = start.settings, start.claim.state.path
+    file = start.persist(lambda: LockFile(start.claim.state, name))
+    return Record(_win(start, file), lambda: _contending_node(settings, state_dir))
+
+
+def _win(start: Start, file: LockFile) -> LockFile:
     """
-    Take one lock file and write our record into it.
+    Write our record into a file that we have locked, once nobody else's there counts; the file may be another then.
 
     Until we have *won* it, it is its writer's: one that takes no ``flock`` may be alive, and its file is
     left as it is by a start that loses.
     """
-    file = start.persist(lambda: LockFile(start.claim.state, name))
     try:
-        if _outwait_writer(start, file):
-            # Having no flock, it removed the file as it left, from under ours.
-            file = start.persist(file.restored) or file
+        while _outwait_writer(start, file):
+            # Having no flock, it removed the file as it left, from under ours; another may have come.
+            successor = start.persist(file.successor)
+            if successor is None:
+                break
+            file.close()
+            file = successor
     except BaseException:
         file.close()
         raise
@@ -408,13 +452,27 @@ def _record(start: Start, name: str) -> Record:
     except BaseException:
         file.release()
         raise
-    return Record(file)
+    return file
+
+
+def _retake(start: Start, hold: Record) -> bool:
+    """Take a lock file anew if it was removed from under our lock; whether it was."""
+    successor = start.persist(hold.file.successor)
+    if successor is None:
+        return False
+    # Out of the list meanwhile: if the new one can't be won, nothing of this hold is left to release.
+    place = start.claim.holds.index(hold)
+    start.claim.holds.remove(hold)
+    hold.file.close()
+    hold.file = _win(start, successor)
+    start.claim.holds.insert(place, hold)
+    return True
 
 
 def _outwait_writer(start: Start, file: LockFile) -> bool:
     """Wait for a gateway that locks its record otherwise than by ``flock``; ``False`` if there is none."""
     waited = False
-    while (contended := node_lock(start) or _writer(file)) is not None:
+    while (contended := node_lock(start) or file.writer()) is not None:
         waited = True
         if start.policy.settle(contended) is Verdict.RECLAIM:
             break
@@ -424,20 +482,16 @@ def _outwait_writer(start: Start, file: LockFile) -> bool:
 def node_lock(start: Start) -> Contended | None:
     """Return who holds the locks of OpenClaw's own gateway for our state; ``None`` if nobody does."""
     state_dir = start.claim.state.path
-    names = STATE_LOCK_NAME, config_lock_name(start.settings.config_path)
+    return start.patience.outwait(lambda: _contending_node(start.settings, state_dir))
+
+
+def _contending_node(settings: Settings, state_dir: str) -> Contended | None:
+    """Do the same without waiting for what keeps the kernel from telling. Raises ``StorageError``."""
+    names = STATE_LOCK_NAME, config_lock_name(settings.config_path)
     records = [os.path.join(state_dir, *lock_directory_parts(), name) for name in names]
-    held = node.held(node.lock_paths(state_dir, records, uid=os.geteuid()))
+    uid = os.geteuid()
+    held = node.held(node.lock_paths(state_dir, records, uid=uid), uid=uid)
     return None if held is None else Contended(Obstacle.NODE_LOCK, pid=held.pid)
-
-
-def _writer(file: LockFile) -> Contended | None:
-    """Return who wrote the record in a file that we hold, if that process may be alive."""
-    inherited = file.inherited
-    if inherited is None or not inherited.is_local(process.pid_namespace()):
-        return None
-    if not believable(inherited, process.facts(inherited.pid), own_pid=os.getpid()):
-        return None
-    return Contended(Obstacle.RECORD, record=inherited, pid=inherited.pid)
 
 
 def _own_record(settings: Settings, supervisor: Supervisor) -> LockRecord:

@@ -15,8 +15,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from openclaw_gateway.claim.decision import Obstacle
-from openclaw_gateway.claim.record import MAX_RECORD_BYTES, LockRecord, encode, parse
+from openclaw_gateway.claim.record import (
+    MAX_RECORD_BYTES,
+    LockRecord,
+    believable,
+    encode,
+    parse,
+)
 from openclaw_gateway.errors import StorageError
+from openclaw_gateway.host import process
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # O_NONBLOCK: a FIFO in the file's place must not hang us. No O_TRUNC: a loser must not erase the
@@ -120,7 +127,6 @@ class LockFile:
 
     Attributes:
         path: For messages.
-        inherited: The record that was there before us, ``None`` if none or malformed.
     """
 
     def __init__(self, state: DirectoryLock, name: str) -> None:
@@ -154,7 +160,6 @@ class LockFile:
                 raise Contended(Obstacle.CONFIG, record=record, pid=_holder(fd))
             if not self._is_named(fd):
                 return False
-            self.inherited = parse(os.pread(fd, MAX_RECORD_BYTES + 1, 0))
             self._directory, self._fd = directory, fd
             undo.pop_all()
             return True
@@ -182,12 +187,13 @@ class LockFile:
             if os.pwrite(self._fd, data, 0) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def restored(self) -> LockFile | None:
+    def successor(self) -> LockFile | None:
         """
-        Make the file anew if its name was taken away; only while the state directory is locked.
+        Open and lock the file that has taken this one's name, or make it; only while the state directory is locked.
 
         Returns:
-            The lock that takes this one's place, without a record yet; ``None`` if all is as it was.
+            The lock that is to take this one's place, with nothing written yet; ``None`` if all is as it
+            was. This one stays as it is, for the caller to close.
 
         Raises:
             Contended: Someone else put a file there and holds it.
@@ -196,9 +202,23 @@ class LockFile:
         with _blaming(self.path):
             if self._is_named(self._fd):
                 return None
-        successor = LockFile(self._state, self._name)
-        self.release()
-        return successor
+        return LockFile(self._state, self._name)
+
+    def writer(self) -> Contended | None:
+        """
+        Return who wrote the record in the file, if that process may be alive; none of ours can, as we have the lock.
+
+        Reads the record anew: one that takes no ``flock`` writes it whenever it likes. Whoever asks for
+        its locks as well asks for them first, as it has them before it writes and may let go of them
+        before it takes its record away.
+        """
+        with _blaming(self.path):
+            record = parse(os.pread(self._fd, MAX_RECORD_BYTES + 1, 0))
+        if record is None or not record.is_local(process.pid_namespace()):
+            return None
+        if not believable(record, process.facts(record.pid), own_pid=os.getpid()):
+            return None
+        return Contended(Obstacle.RECORD, record=record, pid=record.pid)
 
     def release(self) -> None:
         """Unlink the file if it is still ours, and only then let go of the lock."""
@@ -306,10 +326,8 @@ def _try_flock(fd: int, path: str) -> bool:
 
 
 def _holder(fd: int) -> int | None:
-    from openclaw_gateway.host.process import flock_holder
-
     info = os.fstat(fd)
-    return flock_holder(info.st_dev, info.st_ino)
+    return process.flock_holder(info.st_dev, info.st_ino)
 
 
 def _check_file(path: str, info: os.stat_result) -> None:

@@ -15,8 +15,10 @@ import os
 import stat
 import struct
 from collections.abc import Iterable
-from errno import ELOOP, ENXIO
+from errno import EACCES, ELOOP, ENXIO
 from typing import NamedTuple
+
+from openclaw_gateway.errors import StorageError
 
 _SUFFIX = ".sqlite"
 _SHARED_DIRECTORY = "/tmp/openclaw-state-locks-{uid}"
@@ -53,43 +55,81 @@ def lock_paths(state_dir: str, records: Iterable[str], *, uid: int) -> list[str]
     return [*(path + _SUFFIX for path in records), shared]
 
 
-def held(paths: Iterable[str]) -> Held | None:
+def held(paths: Iterable[str], *, uid: int) -> Held | None:
     """
-    Return the first of these locks that somebody holds, ``None`` if nobody holds any.
+    Return the first of these locks that a gateway holds, ``None`` if none does.
 
-    Takes no lock itself. A file that is not there, or not a plain file, is held by nobody.
+    Takes no lock itself. A file that is not there, is no plain file or is a stranger's is held by
+    nobody: OpenClaw's gateway uses no such file.
+
+    Args:
+        paths: What ``lock_paths`` returns.
+        uid: The account that the gateway runs as.
 
     Raises:
-        OSError: The kernel can't say, say for want of descriptors.
+        StorageError: The kernel can't say, say for want of descriptors or of the right to read the
+            file. A lock that could not be asked about may be held.
 
     See Also:
         fcntl(2), "F_GETLK". Closing the file again drops what locks *this* process has on it, and it
         has none: see there, "any file descriptor".
     """
     for path in paths:
-        found = _held(path)
+        try:
+            found = _held(path, uid)
+        except OSError as error:
+            raise StorageError(
+                path,
+                f"whether a gateway of OpenClaw's holds it can't be seen ({os.strerror(error.errno or 0)})",
+                errno=error.errno,
+                hint=_HINTS.get(error.errno or 0, ""),
+            ) from error
         if found is not None:
             return found
     return None
 
 
-def _held(path: str) -> Held | None:
+_HINTS = {
+    EACCES: "let the gateway's account read it and search its directory, or remove it while no gateway runs"
+}
+
+
+def _held(path: str, uid: int) -> Held | None:
     try:
         # O_NOFOLLOW, O_NONBLOCK: a link is not followed to a file of ours, nor a FIFO waited for.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:
+        if _is_strangers(path, uid):
+            return None
+        raise
     except OSError as error:
         if error.errno in (ELOOP, ENXIO):
             return None
         raise
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_uid not in (0, uid):
             return None
-        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _SQLITE_START, _SQLITE_BYTES, 0)
+        # Would a read lock be refused? Only a write lock refuses it, which takes the right to write
+        # to the file: a stranger who may only read it can't pass for a gateway.
+        asked = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, _SQLITE_START, _SQLITE_BYTES, 0)
         kind, _, _, _, pid = struct.unpack(
             _FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, asked)[: struct.calcsize(_FLOCK)]
         )
     finally:
         os.close(fd)
     return None if kind == fcntl.F_UNLCK else Held(path, pid if pid > 0 else None)
+
+
+def _is_strangers(path: str, uid: int) -> bool:
+    """Whether a file that may not be opened, or its directory, is neither the account's nor root's."""
+    # In /tmp any account can make the directory first. OpenClaw's gateway then refuses to run, so
+    # that it holds nothing there, and we have nothing to wait for.
+    for place in (path, os.path.dirname(path)):
+        try:
+            return os.lstat(place).st_uid not in (0, uid)
+        except PermissionError:
+            continue
+    return False

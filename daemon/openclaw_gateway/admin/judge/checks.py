@@ -104,6 +104,10 @@ def _lock_directory(seen: Examination) -> Findings:
             f"{locks.state_dir} lies on {locks.storage}: its locks may not exclude another host"
         )
         yield Finding(Severity.WARNING, evidence, "openclaw-gateway run --state-dir DIR")
+    if locks.other:
+        owner = f"pid {locks.other.pid or 'unknown'}"
+        evidence = f"{locks.other.path}: held by {owner}, a gateway of OpenClaw's own"
+        yield Finding(Severity.OK, evidence)
     for file in locks.files:
         if file.is_leftover:
             who = f"pid {file.record.pid}" if file.record else "nobody that it names"
@@ -111,7 +115,7 @@ def _lock_directory(seen: Examination) -> Findings:
             yield Finding(Severity.NOTE, evidence, seen.ours("doctor", "--fix"))
         elif file.holder_pid is not None:
             yield Finding(Severity.OK, f"{file.path}: held by pid {file.holder_pid}")
-        elif file.record is not None:
+        elif file.record is not None and not locks.other:
             evidence = f"{file.path}: its record names pid {file.record.pid}, which lives"
             yield Finding(Severity.OK, evidence)
 

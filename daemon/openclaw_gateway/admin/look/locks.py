@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from openclaw_gateway.claim import node
 from openclaw_gateway.claim.lockfile import (
     Contended,
     DirectoryLock,
@@ -16,6 +17,7 @@ from openclaw_gateway.claim.lockfile import (
     read_record,
 )
 from openclaw_gateway.claim.record import LockRecord
+from openclaw_gateway.errors import StorageError
 from openclaw_gateway.host import process
 from openclaw_gateway.host.process import PROC
 
@@ -65,6 +67,8 @@ class LockDirectory(NamedTuple):
     files: tuple[LockPath, ...] = ()
     is_missing: bool = False
     """Whether there is no such directory."""
+    other: node.Held | None = None
+    """The lock by which a gateway of OpenClaw's own holds this state: then nothing here is left over."""
 
 
 def survey(state_dir: str, *, account: int | None = None) -> LockDirectory:
@@ -98,10 +102,28 @@ def survey(state_dir: str, *, account: int | None = None) -> LockDirectory:
             return LockDirectory(state_dir, f"{path}: {os.strerror(error.errno or 0)}", uid)
         forbidden = stat.S_IWGRP | stat.S_IWOTH if part == parts[-1] else stat.S_IWOTH
         faults += _faults(path, info, uid, forbidden=forbidden)
-    files = (_file(state_dir, path, name, uid) for name in sorted(names) if name.endswith(".lock"))
+    records = [name for name in sorted(names) if name.endswith(".lock")]
+    try:
+        other = _node(state_dir, records, uid)
+    except StorageError as error:
+        return LockDirectory(state_dir, f"{error.path}: {error.problem}", uid, tuple(faults))
+    files = (_file(state_dir, path, name, uid, other) for name in records)
     return LockDirectory(
-        state_dir, None, uid, tuple(faults), _shared_storage(state_dir), tuple(filter(None, files))
+        state_dir,
+        None,
+        uid,
+        tuple(faults),
+        _shared_storage(state_dir),
+        tuple(filter(None, files)),
+        other=other,
     )
+
+
+def _node(state_dir: str, names: list[str], uid: int) -> node.Held | None:
+    """Return the lock by which a gateway of OpenClaw's own holds this state. Raises ``StorageError``."""
+    path = os.path.realpath(state_dir)
+    records = [os.path.join(path, *lock_directory_parts(uid=uid), name) for name in names]
+    return node.held(node.lock_paths(path, records, uid=uid), uid=uid)
 
 
 def _faults(path: str, info: os.stat_result, uid: int, *, forbidden: int) -> Iterator[Fault]:
@@ -117,7 +139,9 @@ def _faults(path: str, info: os.stat_result, uid: int, *, forbidden: int) -> Ite
         yield Fault(f"{path}: others may write to it (mode {mode:04o})", ("chmod", who, path))
 
 
-def _file(state_dir: str, directory: str, name: str, uid: int) -> LockPath | None:
+def _file(
+    state_dir: str, directory: str, name: str, uid: int, other: node.Held | None
+) -> LockPath | None:
     path = os.path.join(directory, name)
     try:
         info = os.stat(path, follow_symlinks=False)
@@ -127,7 +151,7 @@ def _file(state_dir: str, directory: str, name: str, uid: int) -> LockPath | Non
     record = read_record(state_dir, name, uid=uid)
     # On overlayfs the kernel's table has another device than stat(2), so its silence proves little.
     lives = record is not None and names_living(record) is not False
-    return LockPath(path, holder, record, holder is None and not lives)
+    return LockPath(path, holder, record, holder is None and other is None and not lives)
 
 
 def names_living(record: LockRecord) -> bool | None:
@@ -195,8 +219,34 @@ def _remove(state: DirectoryLock, name: str) -> str:
         file = LockFile(state, name)
     except Contended as held:
         return f"{name}: held by pid {held.pid or 'unknown'}, left alone"
+    try:
+        in_use = _in_use(state, name, file)
+    except BaseException:
+        file.close()
+        raise
+    if in_use:
+        file.close()
+        return f"{file.path}: {in_use}, left alone"
     file.release()
     return f"{file.path}: removed"
+
+
+def _in_use(state: DirectoryLock, name: str, file: LockFile) -> str | None:
+    """Say which gateway that takes no ``flock`` uses a file that we have locked; ``None`` lets it be removed."""
+    # As any start of ours does: look, write, look. One of OpenClaw's gateways that begins in between
+    # finds the record of a living process and tries again; see ``claim.no_node``.
+    for look in (1, 2):
+        other = _node(state.path, [name], os.geteuid())
+        if other is not None:
+            return f"a gateway of OpenClaw's own runs here (pid {other.pid or 'unknown'})"
+        if look == 1:
+            writer = file.writer()
+            if writer is not None:
+                return f"its record names pid {writer.pid}, which lives"
+            own = process.facts(os.getpid())
+            ticks = own.start_ticks if own else None
+            file.write(LockRecord(os.getpid(), start_ticks=ticks, boot_id=process.boot_id()))
+    return None
 
 
 @contextmanager
