@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from machine import SERVICE, Machine, booted_with_package
+from machine import SERVICE, Machine, Unit, booted_with_package
 
 from openclaw_gateway.supervisor.events import Event
 from testbed import package
@@ -117,11 +117,34 @@ def test_reinstalling_restarts_once(machine: Machine, built: Built) -> None:
     assert len(service.events(Event.STARTED)) == starts + 1
 
 
+def _guarded(machine: Machine) -> Unit:
+    """Return a guard's unit, enabled and active; what it guards is a web server of Python's."""
+    machine.run(["useradd", "--create-home", "ada"])
+    guard = machine.unit("openclaw-guard@ada.service")
+    guard.drop_in(
+        "[Service]\nExecStart=\nExecStart=/usr/bin/openclaw-gateway guard --port 8000 --health-path / "
+        "--startup-path none -- python3 -m http.server 8000 --bind 127.0.0.1\n"
+    )
+    machine.systemctl("enable", "--now", guard.name)
+    return guard
+
+
+def test_upgrade_leaves_guards_to_what_they_are_at(
+    machine: Machine, upgrade: Callable[[], None]
+) -> None:
+    guard = _guarded(machine)
+    pid = guard.pid
+    upgrade()
+    assert (guard.show("ActiveState"), guard.pid) == ("active", pid)
+
+
 def test_removing_stops_all_and_keeps_settings_and_state(machine: Machine, built: Built) -> None:
-    service, profile = machine.unit(), machine.profile("work")
+    service, profile, guard = machine.unit(), machine.profile("work"), _guarded(machine)
     _apt(machine, "remove", "openclaw-gateway")
-    for unit in (service, profile):
+    for unit in (service, profile, guard):
         assert unit.show("ActiveState") == "inactive"
+        assert unit.pid == 0
+    for unit in (service, profile):
         assert unit.show("LoadState") == "not-found"
         machine.run(["test", "-f", unit.config_path, "-a", "-d", unit.state_dir])
     machine.install(built.deb)
@@ -130,6 +153,7 @@ def test_removing_stops_all_and_keeps_settings_and_state(machine: Machine, built
 
 def test_purging_leaves_no_file(machine: Machine) -> None:
     machine.profile("work")
+    machine.systemctl("enable", "openclaw-guard@ada.service")
     _apt(machine, "purge", "openclaw-gateway")
     machine.run("rm -f /var/tmp/openclaw-gateway*")  # the downloaded package itself
     left = machine.run("find / -xdev -name '*openclaw*' -not -path '/proc/*'").stdout
