@@ -37,7 +37,6 @@ ln -s ../man8/openclaw-gateway.8.gz usr/share/man/man1/openclaw.1.gz
 ln -s openclaw-gateway usr/share/bash-completion/completions/openclaw
 dpkg-deb --build --root-owner-group . /var/tmp/older.deb
 """
-_MANUAL_OF_THE_SETTINGS = ["/usr/share/man/man5/openclaw.json.5.gz"]
 
 
 @pytest.fixture
@@ -81,8 +80,11 @@ def _npm_has(machine: Machine, path: str = _COMMAND) -> bool:
 
 
 def _named_openclaw(machine: Machine) -> list[str]:
-    """Return the paths that have the name of OpenClaw's command, or begin with it and a dot."""
-    find = "find /usr/bin /usr/local/bin /usr/share -name openclaw -o -name 'openclaw.*'"
+    """Return the files of the command, its manual and its completion, and what was put aside."""
+    find = (
+        "find /usr/bin /usr/local/bin /usr/share "
+        "-name openclaw -o -name 'openclaw.[0-9]*' -o -name '*.aside'"
+    )
     return machine.run(find).stdout.split()
 
 
@@ -106,7 +108,7 @@ def test_gateway_lives_beside_openclaw_and_says_what_they_share(bare: Machine, m
 
 def test_gateways_package_has_none_of_openclaws_names(bare: Machine, main: str) -> None:
     assert "OpenClaw's" not in _apt(bare, "install", main)
-    assert _named_openclaw(bare) == _MANUAL_OF_THE_SETTINGS
+    assert _named_openclaw(bare) == []
     assert _completed(bare, "openclaw-gateway") == ["openclaw-gateway"]
 
 
@@ -117,7 +119,7 @@ def test_command_package_brings_the_pages_command(bare: Machine, main: str, comm
     assert set(_completed(bare, "openclaw")) == {"openclaw-gateway", "openclaw"}
     _apt(bare, "install", "--reinstall", command)
     _apt(bare, "purge", "openclaw-gateway-command")
-    assert _named_openclaw(bare) == _MANUAL_OF_THE_SETTINGS
+    assert _named_openclaw(bare) == []
     assert bare.is_live()
 
 
@@ -146,7 +148,7 @@ def test_command_that_npm_took_over_is_neither_replaced_nor_removed(
     assert _npm_has(bare)
     _apt(bare, "remove", "openclaw-gateway-command")
     assert _npm_has(bare)
-    assert _named_openclaw(bare) == [_COMMAND, *_MANUAL_OF_THE_SETTINGS]
+    assert _named_openclaw(bare) == [_COMMAND]
 
 
 def test_command_package_leaves_a_diversion_to_the_administrator(
@@ -172,7 +174,7 @@ def with_0_1_0(bare: Machine, main: str) -> Machine:
 
 def test_upgrade_takes_the_old_command_away(with_0_1_0: Machine, main: str) -> None:
     _apt(with_0_1_0, "install", main)
-    assert _named_openclaw(with_0_1_0) == _MANUAL_OF_THE_SETTINGS
+    assert _named_openclaw(with_0_1_0) == []
 
 
 def test_upgrade_to_both_packages_hands_the_command_over(
@@ -190,7 +192,7 @@ def test_upgrade_leaves_what_npm_put_in_the_old_commands_place(
     _npm_install(with_0_1_0)
     assert f"{_COMMAND} is OpenClaw's own" in _apt(with_0_1_0, "install", main)
     assert _npm_has(with_0_1_0)
-    assert _named_openclaw(with_0_1_0) == [_COMMAND, *_MANUAL_OF_THE_SETTINGS]
+    assert _named_openclaw(with_0_1_0) == [_COMMAND]
 
 
 def test_diverted_unit_frees_the_name_and_is_not_missed(bare: Machine, main: str) -> None:
