@@ -22,6 +22,8 @@ def test_status_has_systemds_own_name() -> None:
     rows = [line.split() for line in table.splitlines()]
     theirs = {int(status): name for name, status, *of in rows if of == ["systemd"]}
     theirs.pop(255, None)  # what systemd's own helpers end with after an exception
+    if theirs.get(245) is None:
+        theirs[245] = "KSM"  # since systemd 254
     assert {status: name for status, (name, _) in exits.SYSTEMD.items()} == theirs
 
 

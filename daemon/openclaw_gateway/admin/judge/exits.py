@@ -62,6 +62,7 @@ SYSTEMD = {
     242: ("NUMA_POLICY", "systemd could not set NUMAPolicy="),
     243: ("CREDENTIALS", "systemd could not hand over a credential: a file that LoadCredential= names is missing or can't be read"),
     244: ("BPF", "systemd could not set up a BPF program"),
+    245: ("KSM", "systemd could not have the kernel merge equal pages"),
 }  # fmt: skip
 """Status to systemd's name for it and what it says: systemd.exec(5), "Process Exit Codes"."""
 
