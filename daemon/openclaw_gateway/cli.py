@@ -329,6 +329,7 @@ def _call(arguments: argparse.Namespace) -> int:
         method=arguments.method,
         params=arguments.params,
         address=arguments.url,
+        fingerprint=arguments.tls_fingerprint,
         timeout_s=arguments.timeout,
         as_json=arguments.json,
     )
@@ -448,7 +449,15 @@ def _configure_call(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", metavar="METHOD", help="such as health, status, logs.tail")
     _configure_scope(parser)
     parser.add_argument("--params", metavar="JSON", help="what to hand to the method")
-    parser.add_argument("--url", metavar="URL", help="gateway elsewhere, ws://ADDRESS:PORT")
+    parser.add_argument(
+        "--url", metavar="URL", help="gateway elsewhere, ws://ADDRESS:PORT or wss://"
+    )
+    parser.add_argument(
+        "--tls-fingerprint",
+        metavar="SHA256",
+        type=_fingerprint,
+        help="the certificate that it must show",
+    )
     _configure_json(parser)
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=_seconds, default=30.0, help="for the whole of it (30)"
@@ -487,6 +496,13 @@ def _seconds(text: str) -> float:
             f"must be a number of seconds, 0 to {_DAY_S}, not {text[:80]!r}"
         )
     return number
+
+
+def _fingerprint(text: str) -> str:
+    digits = text.replace(":", "").lower()
+    if len(digits) == 64 and set(digits) <= set("0123456789abcdef"):
+        return digits
+    raise argparse.ArgumentTypeError(f"must be 64 hexadecimal digits, not {text[:80]!r}")
 
 
 def _path(text: str) -> str:

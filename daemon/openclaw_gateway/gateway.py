@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from openclaw_gateway.settings.load import Settings
 if TYPE_CHECKING:
     import asyncio
 
+    from openclaw_gateway.server.certificate import Certificate
+    from openclaw_gateway.settings.model import Tls
     from openclaw_gateway.supervisor.journal import Journal
 
 
@@ -48,18 +51,20 @@ class OwnServer:
         Set everything up, and open nothing; loads the event loop and all that the server needs.
 
         Raises:
-            ConfigurationError: A token is needed, and its file can't be used.
-            StorageError: A token is needed, and can't be made.
+            ConfigurationError: A token or a certificate is needed, and its file can't be used.
+            StorageError: One of them is needed, and can't be made.
         """
         from openclaw_gateway.server.http import Server
 
         self._host, self._port = reachable(settings.host), settings.port
         self._state_dir, self._journal = settings.state_dir, journal
+        self._tls, self._certificate = settings.tls, _certificate(settings.tls)
         self._server = Server(
             self.complete(settings),
             held.record,
             journal,
             failing=lambda: _failing(settings.state_dir),
+            tls=self._certificate and self._certificate.context,
         )
 
     def complete(self, settings: Settings) -> Settings:
@@ -77,7 +82,13 @@ class OwnServer:
         from openclaw_gateway.client.answer import Health
         from openclaw_gateway.client.health import probe_on_loop
 
-        health = await probe_on_loop(self._host, self._port, timeout_s=timeout_s)
+        self._renew()
+        health = await probe_on_loop(
+            self._host,
+            self._port,
+            timeout_s=timeout_s,
+            certificate=self._certificate and self._certificate.der,
+        )
         if health is Health.HEALTHY:
             return None
         return f"own /healthz did not answer within {timeout_s:.1f} s"
@@ -88,19 +99,49 @@ class OwnServer:
 
     def status(self) -> str:
         """Return where we listen, and how many clients there are."""
-        return f"ready on {url(self._host, self._port)}, {len(self._server.clients)} clients"
+        address = url(self._host, self._port, tls=self._tls is not None)
+        return f"ready on {address}, {len(self._server.clients)} clients"
 
     async def lost(self) -> GatewayError:
         """Wait until a listener takes no connections any more, and return why."""
         return await self._server.lost()
 
     def use(self, settings: Settings) -> None:
-        """Work by these settings, which must have a token where one is needed."""
+        """
+        Work by these settings, which must have a token where one is needed.
+
+        Another certificate is shown to whoever connects from now on. Whether TLS is spoken at all is
+        settled until the next start: half of the clients would find the other half's protocol.
+        """
+        if self._tls is not None and settings.tls is not None:
+            self._show(settings.tls)
         self._server.use(settings)
+
+    def _show(self, tls: Tls) -> None:
+        certificate = _certificate(tls)
+        self._tls, self._certificate = tls, certificate
+        self._server.show(certificate and certificate.context)
+
+    def _renew(self) -> None:
+        """Make another certificate in place of one of ours that ends soon; it takes some milliseconds in years."""
+        certificate = self._certificate
+        if certificate is None or certificate.renew_at_s is None or self._tls is None:
+            return
+        if time.time() >= certificate.renew_at_s:
+            self._show(self._tls)
 
     async def stop(self, *, hurry: asyncio.Event) -> None:
         """Close the listener, then tell clients and let them go; at once if ``hurry`` is set."""
         await self._server.stop(hurry=hurry)
+
+
+def _certificate(tls: Tls | None) -> Certificate | None:
+    """Return what to show where TLS is asked for; ``ssl`` is loaded only then."""
+    if tls is None:
+        return None
+    from openclaw_gateway.server.certificate import provide
+
+    return provide(tls)
 
 
 def _failing(state_dir: str) -> list[str]:

@@ -236,7 +236,7 @@ class _Serving:
         service.ready()
         claim.publish(Phase.READY)
         self._supervisor.ready(self._status())
-        address = url(reachable(settings.host), settings.port)
+        address = url(reachable(settings.host), settings.port, tls=settings.tls is not None)
         self._journal.write(
             Event.STARTED,
             f"openclaw-gateway {__version__} ready on {address} after {_age_s(claim):.2f} s, "
@@ -381,7 +381,7 @@ def _report_reload(settings: Settings, fresh: Settings, journal: Journal) -> Non
     journal.threshold = fresh.log_level
     waiting = [
         name
-        for name in ("port", "host", "state_dir", "config_path")
+        for name in ("port", "addresses", "state_dir", "config_path")
         if getattr(fresh, name) != getattr(settings, name)
     ]
     note = f"; a change of {', '.join(waiting)} waits for a restart" if waiting else ""

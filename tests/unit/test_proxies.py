@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from openclaw_gateway.server.proxies import (
     NO_CLIENT,
     UNTRUSTED,
+    USER_SCOPES,
     Source,
     TrustedProxies,
+    User,
+    identify,
     network,
     resolve,
 )
@@ -109,3 +112,32 @@ def test_entry_is_an_address_or_a_block_and_nonsense_matches_nothing(
 @given(st.lists(st.text(max_size=30)), st.text(max_size=30))
 def test_no_entry_and_no_address_makes_it_raise(entries: list[str], address: str) -> None:
     assert address not in TrustedProxies(entries) or network(address) != "unknown"
+
+
+@pytest.mark.parametrize(
+    ("headers", "rule", "expected"),
+    [
+        ({"x-user": " ada "}, {}, User("ada", USER_SCOPES)),
+        ({}, {}, None),
+        ({"x-user": "  "}, {}, None),
+        ({"x-user": "ada"}, {"allowed": ["bob"]}, None),
+        ({"x-user": "bob"}, {"allowed": ["bob"]}, User("bob", USER_SCOPES)),
+        ({"x-user": "ada"}, {"required": ["X-Verified"]}, None),
+        ({"x-user": "ada", "x-verified": ""}, {"required": ["X-Verified"]}, None),
+        (
+            {"x-user": "ada", "x-verified": "1"},
+            {"required": ["X-Verified"]},
+            User("ada", USER_SCOPES),
+        ),
+        ({"x-user": "ada", "x-openclaw-scopes": ""}, {}, User("ada", frozenset())),
+        (
+            {"x-user": "ada", "x-openclaw-scopes": "operator.read, operator.admin"},
+            {},
+            User("ada", frozenset({"operator.read"})),
+        ),
+    ],
+)
+def test_user_is_who_the_proxy_says_and_never_an_administrator(
+    headers: dict[str, str], rule: dict[str, list[str]], expected: User | None
+) -> None:
+    assert identify(headers, user_header="X-User", **rule) == expected

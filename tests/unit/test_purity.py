@@ -35,7 +35,7 @@ PURE: dict[str, set[str]] = {
     "server.access": set(),
     "server.message": set(),
     "server.presence": set(),
-    "server.proxies": {"host.address"},
+    "server.proxies": {"host.address", "protocol.scopes"},
     "server.redaction": set(),
     "server.snapshot": set(),
 }

@@ -20,6 +20,7 @@ from openclaw_gateway.errors import ConfigurationError, ExitCode, GatewayError
 from openclaw_gateway.host.address import url
 from openclaw_gateway.protocol.frames import PROTOCOL
 from openclaw_gateway.settings.load import TOKEN_FILE, AuthMode, examine, load
+from openclaw_gateway.settings.model import Tls
 from openclaw_gateway.settings.sources import read_secret
 
 
@@ -48,6 +49,8 @@ class Target(NamedTuple):
     url: str
     token: str | None
     password: str | None
+    fingerprint: str | None = None
+    """SHA-256 of the certificate that it must show; ``None`` leaves that to the machine's certificates."""
 
 
 def report(
@@ -56,6 +59,7 @@ def report(
     method: str,
     params: str | None,
     address: str | None,
+    fingerprint: str | None,
     timeout_s: float,
     as_json: bool,
 ) -> Report:
@@ -67,6 +71,7 @@ def report(
         method: Such as ``status``.
         params: JSON text; ``None`` sends none.
         address: See ``find``.
+        fingerprint: See ``find``.
         timeout_s: Seconds for everything.
         as_json: One document for programs, an error of the gateway's included, instead of the payload.
 
@@ -78,7 +83,7 @@ def report(
         decoded = None if params is None else json.loads(params)
     except ValueError as error:
         raise ConfigurationError("flag", "--params", f"not JSON: {error}") from None
-    target = find(selection, address=address)
+    target = find(selection, address=address, fingerprint=fingerprint)
     try:
         payload = call(target, method, decoded, timeout_s=timeout_s)
     except CallFailed as failure:
@@ -91,7 +96,7 @@ def report(
     return Report(text.splitlines(), ExitCode.OK)
 
 
-def find(selection: Selection, *, address: str | None) -> Target:
+def find(selection: Selection, *, address: str | None, fingerprint: str | None = None) -> Target:
     """
     Work out where to connect to and with what.
 
@@ -100,7 +105,8 @@ def find(selection: Selection, *, address: str | None) -> Target:
 
     Args:
         selection: Which gateway is meant.
-        address: A ``ws://`` URL; ``None`` is the gateway that ``status`` would show.
+        address: A ``ws://`` or ``wss://`` URL; ``None`` is the gateway that ``status`` would show.
+        fingerprint: See ``Target``; by default that of a local gateway's own certificate.
 
     Raises:
         ConfigurationError: A flag is wrong, or the settings that hold the secret are.
@@ -108,19 +114,47 @@ def find(selection: Selection, *, address: str | None) -> Target:
     """
     port = None if address is None else _parse(address)
     if address is not None and port is None:
-        return Target(address, *_given(selection))
+        return Target(address, *_given(selection), fingerprint)
     meant = selection.at_port(port) if port else selection
     found = endpoint.find(meant)
-    target = address or url(found.host, found.port)
-    if any(selection.secret_files.values()):
-        return Target(target, *_given(selection))
     values = _settings(found, selection)
-    match values.get("auth_mode"):
-        case AuthMode.NONE:
-            return Target(target, None, None)
-        case AuthMode.PASSWORD:
-            return Target(target, None, values["password"])
-    return Target(target, values.get("token") or _kept_token(target, found, meant), None)
+    tls: Tls | None = values.get("tls")
+    target = address or url(found.host, found.port, tls=tls is not None)
+    if fingerprint is None and tls is not None:
+        fingerprint = _pinned(target, tls)
+    token: str | None
+    password: str | None = None
+    if any(selection.secret_files.values()):
+        token, password = _given(selection)
+    elif values.get("auth_mode") is AuthMode.NONE:
+        token = None
+    elif values.get("auth_mode") is AuthMode.PASSWORD:
+        token, password = None, values["password"]
+    else:
+        token = values.get("token") or _kept_token(target, found, meant)
+    return Target(target, token, password, fingerprint)
+
+
+def _pinned(target: str, tls: Tls) -> str:
+    """Return the fingerprint of the certificate that a gateway of this machine has by its settings."""
+    from ssl import PEM_cert_to_DER_cert
+
+    from openclaw_gateway.client.conversation import fingerprint_of
+
+    try:
+        with open(tls.certificate, encoding="ascii", errors="replace") as file:
+            text = file.read()
+    except OSError as error:
+        raise CallFailed(
+            target,
+            f"cannot read its certificate, {tls.certificate}: {os.strerror(error.errno or 0)}",
+            hint="call it with sudo, or say which one it must show: --tls-fingerprint SHA256",
+        ) from None
+    end = "-----END CERTIFICATE-----"
+    try:
+        return fingerprint_of(PEM_cert_to_DER_cert(text[: text.index(end) + len(end)]))
+    except ValueError:
+        raise CallFailed(target, f"no certificate in PEM is in {tls.certificate}") from None
 
 
 def _parse(address: str) -> int | None:
@@ -207,7 +241,7 @@ def call(target: Target, method: str, params: object, *, timeout_s: float) -> An
     from openclaw_gateway.client.conversation import AnsweredError, ConversationError, begun
 
     try:
-        with begun(target.url, timeout_s=timeout_s) as conversation:
+        with begun(target.url, timeout_s=timeout_s, fingerprint=target.fingerprint) as conversation:
             conversation.event("connect.challenge")
             conversation.ask("connect", _introduction(target))
             return conversation.ask(method, params)

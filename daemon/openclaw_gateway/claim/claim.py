@@ -10,13 +10,14 @@ import socket
 import weakref
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from openclaw_gateway import __version__
 from openclaw_gateway.claim import node
 from openclaw_gateway.claim.baseport import BasePortLock
 from openclaw_gateway.claim.decision import Obstacle, Verdict
-from openclaw_gateway.claim.listener import adopt, listen, listen_beside, turn_away
+from openclaw_gateway.claim.listener import adopt, listen, listen_if_possible, turn_away
 from openclaw_gateway.claim.lockfile import (
     STATE_LOCK_NAME,
     Contended,
@@ -327,10 +328,20 @@ def listener(start: Start) -> Hold:
         return Listener(adopted)
     refuse_neighbours(settings, start.policy, start.journal)
     named_by = str(settings.origins["host"])
-    sockets = [start.persist(lambda: listen(settings.host, settings.port, named_by=named_by))]
-    if settings.host == "127.0.0.1":
-        sockets += filter(None, [listen_beside(settings.port)])
-    return Listener(sockets)
+    hold = Listener([])
+    try:
+        for host, required in settings.addresses:
+            if required:
+                found: socket.socket | None = start.persist(
+                    partial(listen, host, settings.port, named_by=named_by)
+                )
+            else:
+                found = listen_if_possible(host, settings.port)
+            hold.sockets += filter(None, [found])
+    except BaseException:
+        hold.release()
+        raise
+    return hold
 
 
 GATEWAY: Sequence[Step] = (

@@ -68,10 +68,10 @@ def listen(host: str, port: int, *, named_by: str = "--host") -> socket.socket:
     return listener
 
 
-def listen_beside(port: int) -> socket.socket | None:
-    """Listen on ``[::1]:port`` beside 127.0.0.1; ``None`` where that is not to be had."""
+def listen_if_possible(host: str, port: int) -> socket.socket | None:
+    """Listen on an address that may be missing or taken; ``None`` where that is so."""
     try:
-        return listen("::1", port)
+        return listen(host, port)
     except (Contended, BindError):
         return None
 

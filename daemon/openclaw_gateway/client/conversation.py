@@ -13,15 +13,12 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import h11
 
 from openclaw_gateway.client.frames import Core, Frame, Opcode, Side, State
-
-if TYPE_CHECKING:
-    import ssl
 
 _MAX_MESSAGE_BYTES = 1 << 28
 _MAX_HEAD_BYTES = 64 << 10
@@ -136,9 +133,7 @@ class Conversation:
 
 
 @contextmanager
-def begun(
-    url: str, *, timeout_s: float, context: ssl.SSLContext | None = None
-) -> Iterator[Conversation]:
+def begun(url: str, *, timeout_s: float, fingerprint: str | None = None) -> Iterator[Conversation]:
     """
     Connect to a gateway and upgrade; the greeting is yet to be read.
 
@@ -147,7 +142,8 @@ def begun(
     Args:
         url: ``ws://host:port`` or ``wss://host:port``.
         timeout_s: Seconds for the whole conversation, connecting included.
-        context: What to verify a ``wss`` gateway by; without one, the machine's certificates.
+        fingerprint: SHA-256 of the certificate that a ``wss`` gateway must show, 64 hexadecimal digits in
+            lower case; without it, one that the machine's certificates vouch for.
 
     Raises:
         ConversationError: Nobody answers there, or not with an upgrade.
@@ -165,7 +161,7 @@ def begun(
         raise ConversationError(_reason(error), connected=False) from None
     with connection:
         if is_secure:
-            connection = _secured(connection, host, context, deadline_s)
+            connection = _secured(connection, host, fingerprint, deadline_s)
         with connection:
             try:
                 rest = _upgrade(
@@ -182,17 +178,34 @@ def begun(
 
 
 def _secured(
-    connection: socket.socket, host: str, context: ssl.SSLContext | None, deadline_s: float
+    connection: socket.socket, host: str, fingerprint: str | None, deadline_s: float
 ) -> socket.socket:
     import ssl
 
+    from openclaw_gateway.client.health import trusting_context
+
     connection.settimeout(_left_s(deadline_s))
+    # A certificate that is known needs nobody to vouch for it.
+    context = ssl.create_default_context() if fingerprint is None else trusting_context()
     try:
-        return (context or ssl.create_default_context()).wrap_socket(
-            connection, server_hostname=host
-        )
+        secured = context.wrap_socket(connection, server_hostname=host)
     except ssl.SSLError as error:
         raise ConversationError(f"TLS: {error.reason or error}", connected=False) from None
+    shown = fingerprint_of(secured.getpeercert(binary_form=True) or b"")
+    if fingerprint not in (None, shown):
+        secured.close()
+        raise ConversationError(
+            f"its certificate is another one than expected: its fingerprint is {shown}",
+            connected=False,
+        )
+    return secured
+
+
+def fingerprint_of(certificate: bytes) -> str:
+    """Return the SHA-256 of a certificate in DER, 64 hexadecimal digits in lower case."""
+    from hashlib import sha256
+
+    return sha256(certificate).hexdigest()
 
 
 def _upgrade(connection: socket.socket, host: str, path: str, deadline_s: float) -> bytes:

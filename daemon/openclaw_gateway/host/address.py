@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 
-def url(host: str, port: int) -> str:
-    """Return ``ws://host:port``, with brackets around an IPv6 address. RFC 3986, section 3.2.2."""
-    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+def url(host: str, port: int, *, tls: bool = False) -> str:
+    """Return ``ws://host:port``, or ``wss://`` where TLS is spoken, with brackets around an IPv6 address. RFC 3986, section 3.2.2."""
+    scheme = "wss" if tls else "ws"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def reachable(host: str) -> str:

@@ -9,12 +9,17 @@ import resource
 import socket
 from collections import Counter
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from openclaw_gateway.errors import ListenerLostError
+from openclaw_gateway.host.address import is_loopback
 from openclaw_gateway.server.connection import Application, Connection
 from openclaw_gateway.server.proxies import TrustedProxies, network
 from openclaw_gateway.server.stamps import Stamps
 from openclaw_gateway.settings.load import Limits
+
+if TYPE_CHECKING:
+    import ssl
 
 _BATCH = 64
 """Connections taken in one go, before the event loop gets to do something else."""
@@ -65,11 +70,15 @@ class Acceptor:
         reached: How often each limit was reached, by its name in ``Limits``.
         accepted: Connections since the start.
         requests: HTTP requests since the start.
+        tls: What TLS is spoken with to whoever comes next; ``None`` for plain HTTP.
         lost: Is set to the error once a listener takes no connections any more.
     """
 
-    def __init__(self, limits: Limits, trusted: TrustedProxies) -> None:
+    def __init__(
+        self, limits: Limits, trusted: TrustedProxies, *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.use(limits, trusted)
+        self.tls = tls
         self.connections: set[Connection] = set()
         self.unauthenticated: Counter[str] = Counter()
         self.reached: Counter[str] = Counter()
@@ -284,7 +293,15 @@ class Acceptor:
             excess = "max_connections"
         else:
             excess = "" if exempt else self._excess(network(address))
-        connection = Connection(self, self._application, address, over_limit=excess, exempt=exempt)
+        connection = Connection(
+            self,
+            self._application,
+            address,
+            over_limit=excess,
+            exempt=exempt,
+            # Who connects to an address of its own machine comes from that address.
+            same_host=is_loopback(address) or accepted.getsockname()[0] == address,
+        )
         if excess:
             self.reached[excess] += 1
             self._reserve.append(connection)
@@ -303,8 +320,13 @@ class Acceptor:
             # tcp(7): or an answer waits until the peer has acknowledged the one before, 40 ms for many. asyncio
             # sees to it for sockets that it made itself only.
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.connect_accepted_socket(lambda: connection, accepted)
-        except OSError:  # reset before we got to it
+            await loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self.tls,
+                ssl_handshake_timeout=self.limits.handshake_timeout_s if self.tls else None,
+            )
+        except OSError:  # reset before we got to it, no TLS, or none in time
             accepted.close()
             connection.never_opened()
 

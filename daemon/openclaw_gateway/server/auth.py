@@ -166,6 +166,8 @@ class Authenticator:
             password: What it sent as such.
             now_s: Monotonic clock.
         """
+        if self.mode is AuthMode.TRUSTED_PROXY:
+            return _IN if source.user else Verdict(_refusal("trusted_proxy", "missing"))
         if self.mode is AuthMode.NONE:
             return _IN if source.local else Verdict(_refusal("token", "missing"))
         kind = self.mode.value
@@ -196,6 +198,8 @@ def _refusal(kind: str, problem: str) -> Refusal:
         if problem == "missing"
         else f"use this gateway's gateway.auth.{kind}"
     )
+    if kind == "trusted_proxy":
+        advice = "connect through the proxy, which must name a user that is let in"
     details: dict[str, object] = {
         "code": f"AUTH_{kind.upper()}_{problem.upper()}",
         "authReason": f"{kind}_{problem}",

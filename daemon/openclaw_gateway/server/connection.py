@@ -162,6 +162,7 @@ class Connection(asyncio.Protocol):
         over_limit: The limit beyond which it came in, a field of ``Limits``; ``""`` if none.
         exempt: Whether it is a trusted proxy's whose client is not known yet, and not counted by address.
         authenticated: Whether it has shown its secret.
+        same_host: Whether the peer is a program of this machine, whatever address it came over.
     """
 
     def __init__(
@@ -172,8 +173,9 @@ class Connection(asyncio.Protocol):
         *,
         over_limit: str = "",
         exempt: bool = False,
+        same_host: bool = False,
     ) -> None:
-        self.peer, self.network = peer, network(peer)
+        self.peer, self.network, self.same_host = peer, network(peer), same_host
         self.over_limit, self.exempt, self.authenticated = over_limit, exempt, False
         self._acceptor, self._application = acceptor, application
         self._loop = asyncio.get_running_loop()

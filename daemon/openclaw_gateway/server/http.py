@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from socket import socket
+from typing import TYPE_CHECKING
 
 from openclaw_gateway import __version__
 from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.client.answer import LIVE
 from openclaw_gateway.errors import ListenerLostError
+from openclaw_gateway.protocol.scopes import satisfies
 from openclaw_gateway.server import access
 from openclaw_gateway.server.acceptor import Acceptor
 from openclaw_gateway.server.auth import Authenticator, Verdict
@@ -24,12 +26,16 @@ from openclaw_gateway.server.lines import Lines, take_over
 from openclaw_gateway.server.message import HEALTH_PATHS, Request, Response
 from openclaw_gateway.server.methods import Registry, Route
 from openclaw_gateway.server.presence import Presence, gateway_entry
-from openclaw_gateway.server.proxies import Source, TrustedProxies, resolve
+from openclaw_gateway.server.proxies import Source, TrustedProxies, User, identify, resolve
 from openclaw_gateway.server.snapshot import Holding, Limit, Snapshot
 from openclaw_gateway.server.websocket import Shared, refused_upgrade
 from openclaw_gateway.settings.load import LIMIT_NAMES, Settings
+from openclaw_gateway.settings.model import AuthMode
 from openclaw_gateway.supervisor.events import Event
 from openclaw_gateway.supervisor.journal import Journal
+
+if TYPE_CHECKING:
+    import ssl
 
 _DRAIN_S = 3.0
 """Seconds that clients have to say goodbye before we hang up."""
@@ -58,6 +64,7 @@ class Server:
         journal: Journal,
         *,
         failing: Callable[[], list[str]],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """
         Set everything up, and open nothing.
@@ -67,12 +74,13 @@ class Server:
             record: What our lock files say of us, for ``status``.
             journal: Told of what goes wrong; shown by ``logs.tail``.
             failing: Names what keeps the gateway from doing its work; an empty list if nothing.
+            tls: What to speak TLS with; ``None`` speaks plain HTTP.
         """
         self._journal, self._record = journal, record
         self._lines = Lines(journal)
         self._registry = Registry()
         self._trusted = TrustedProxies(settings.trusted_proxies)
-        self._acceptor = Acceptor(settings.limits, self._trusted)
+        self._acceptor = Acceptor(settings.limits, self._trusted, tls=tls)
         self._authenticator = Authenticator(settings, reached=self._acceptor.reached)
         self._presence = Presence(
             gateway_entry(
@@ -126,6 +134,10 @@ class Server:
         self._acceptor.use(settings.limits, self._trusted)
         self._authenticator.use(settings)
         self.clients.use(settings)
+
+    def show(self, tls: ssl.SSLContext | None) -> None:
+        """Speak TLS with this to whoever connects from now on."""
+        self._acceptor.tls = tls
 
     async def start(self, listeners: list[socket]) -> None:
         """Accept connections on listening sockets."""
@@ -189,6 +201,8 @@ class Server:
             return self._health_route(request, source)
         if isinstance(source, str):
             return Response(403, f"{source}\n", close=True)
+        if self._settings.auth_mode is AuthMode.TRUSTED_PROXY:
+            source = source._replace(user=self._user(request, source, connection))
         excess = self._acceptor.attribute(connection, source.address)
         if excess:
             return Response(503, f"too many connections ({excess})\n", close=True)
@@ -317,6 +331,8 @@ class Server:
         verdict = self._judge(request, source)
         if verdict.refusal is not None:
             return Work(partial(self._unauthorized, verdict))
+        if source.user is not None and not satisfies(source.user.scopes, route.scope):
+            return Response(403, f"missing scope: {route.scope}\n")
         return Work(
             partial(self._respond, route, request),
             limits.max_payload_bytes,
@@ -342,6 +358,20 @@ class Server:
         )
         self.clients.expect_bursts()
         return verdict
+
+    def _user(self, request: Request, source: Source, connection: Connection) -> User | None:
+        """Return who the client is by its proxy's word; ``None`` where that word does not count."""
+        settings = self._settings
+        if source.address == connection.peer:  # no proxy in between
+            return None
+        if connection.same_host and not settings.proxy_on_loopback:
+            return None
+        return identify(
+            request.headers,
+            user_header=settings.user_header or "",
+            required=settings.proxy_headers,
+            allowed=settings.proxy_users,
+        )
 
     def _facts(self) -> dict[str, object]:
         return {

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import NamedTuple
 
 from openclaw_gateway.host.address import is_loopback
+from openclaw_gateway.protocol.scopes import KNOWN_SCOPES, READ, WRITE
 
 _MAX_HOPS = 32
 """Addresses of an ``X-Forwarded-For`` that are looked at, from the right."""
@@ -25,6 +26,14 @@ NO_CLIENT = (
 )
 
 
+class User(NamedTuple):
+    """Who a client is, by the word of a proxy that knows: in trusted-proxy mode that takes the secret's place."""
+
+    name: str
+    scopes: frozenset[str]
+    """What the user may be granted at the most."""
+
+
 class Source(NamedTuple):
     """
     Where a client comes from.
@@ -32,10 +41,12 @@ class Source(NamedTuple):
     Attributes:
         address: IP literal.
         local: Whether it is on this machine, and no proxy's client.
+        user: Who it is, where a proxy says so and its word counts.
     """
 
     address: str
     local: bool
+    user: User | None = None
 
     @property
     def network(self) -> str:
@@ -112,6 +123,46 @@ def resolve(
         if client is not None and not is_loopback(str(client)) and str(client) not in trusted:
             return Source(str(client), False)
     return NO_CLIENT
+
+
+USER_SCOPES = frozenset({READ, WRITE, "operator.approvals", "operator.questions"})
+"""What OpenClaw grants to users whom a proxy vouches for, unless told otherwise: not ``operator.admin``."""
+
+_SCOPES_HEADER = "x-openclaw-scopes"
+"""In which the proxy may narrow them; present and empty, it grants none."""
+
+
+def identify(
+    headers: Mapping[str, str],
+    *,
+    user_header: str,
+    required: Iterable[str] = (),
+    allowed: Iterable[str] = (),
+) -> User | None:
+    """
+    Say who the client of a trusted proxy is.
+
+    To be asked only for a request whose proxy is trusted, and which ``resolve`` found a client for.
+
+    Args:
+        headers: By name in lower case.
+        user_header: The header that names the user.
+        required: Headers that must have something in them.
+        allowed: Users that are let in; empty for all.
+
+    Returns:
+        ``None`` if the proxy names nobody, or nobody who is let in.
+    """
+    name = headers.get(user_header.lower(), "").strip()
+    users = frozenset(allowed)
+    if not name or (users and name not in users):
+        return None
+    if not all(headers.get(header.lower(), "").strip() for header in required):
+        return None
+    scopes = USER_SCOPES
+    if _SCOPES_HEADER in headers:
+        scopes &= frozenset(headers[_SCOPES_HEADER].replace(",", " ").split()) & KNOWN_SCOPES
+    return User(name, scopes)
 
 
 def _bare(hop: str) -> str:

@@ -352,6 +352,9 @@ class Client:
             self.connection.expect(math.inf)
             if delay_s:
                 await asyncio.sleep(delay_s)
+        if self.source.user is not None:
+            granted = self.source.user.scopes
+            connect = connect._replace(scopes=tuple(s for s in connect.scopes if s in granted))
         if refusal is not None:
             self.apply(self.session.refuse(connect.request_id, refusal))
         else:

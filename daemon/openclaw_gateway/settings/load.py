@@ -45,7 +45,6 @@ from openclaw_gateway.settings.model import Address, AuthMode, Bind, Limits, Set
 from openclaw_gateway.settings.settle import (
     Candidate,
     Surroundings,
-    not_served,
     settle_addresses,
     settle_auth,
     settle_tls,
@@ -321,7 +320,6 @@ class _Examination:
                 is not MISSING,
                 shell_lends=self._shell_lends(),
             )
-        self._problems += not_served(values, origins)
 
     def _value(self, key: Key) -> tuple[Any, Origin]:
         """Take one setting from the strongest source that has it, and say which that was."""

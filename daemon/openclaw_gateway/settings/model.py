@@ -102,6 +102,12 @@ class Settings(NamedTuple):
     password: Secret | None
     user_header: str | None
     """In trusted-proxy mode: the header in which the proxy names the user."""
+    proxy_headers: tuple[str, ...]
+    """Headers that the proxy must send beside that one, each with something in it."""
+    proxy_users: tuple[str, ...]
+    """Users that are let in; empty for every user that the proxy names."""
+    proxy_on_loopback: bool
+    """Whether a proxy on this machine counts: any program here could send its headers."""
     auth_exempt_loopback: bool
     """Whether clients of this machine are never locked out for wrong secrets."""
     allowed_origins: tuple[str, ...]

@@ -225,29 +225,3 @@ def _check_trusted_proxy(
         raise tokens[0].origin.error(
             'is a token, and the mode is "trusted-proxy", which takes none', hint="remove it"
         )
-
-
-def not_served(
-    values: Mapping[str, Any], origins: Mapping[str, Origin]
-) -> list[ConfigurationError]:
-    """
-    Return why a gateway that is asked for more than we do yet must not start: it would be less safe than it says.
-
-    The one place for that: what the listener learns to do goes from here.
-    """
-    problems = []
-    if values.get("tls") is not None:
-        problems.append(
-            origins["tls"].error(
-                "is true, and this gateway can't speak TLS yet; it does not go on in plain text",
-                hint="put a reverse proxy with TLS in front of it and set this to false",
-            )
-        )
-    if values.get("auth_mode") is AuthMode.TRUSTED_PROXY:
-        problems.append(
-            origins["auth_mode"].error(
-                'is "trusted-proxy", and this gateway can\'t take users from a proxy yet',
-                hint='set it to "token" or "password", which the proxy may add to requests',
-            )
-        )
-    return problems
