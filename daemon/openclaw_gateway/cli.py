@@ -161,7 +161,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
         epilog="Without a verb it runs the gateway. Manual: openclaw-gateway(8).",
     )
     parser.add_argument("--version", action="version", version=f"openclaw-gateway {__version__}")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    # Without a name argparse lays out a usage line to find it, and loads shutil, bz2 and lzma for that.
+    verbs = parser.add_subparsers(metavar="VERB", required=True, prog=prog)
     for verb in _VERBS:
         adding = verbs.add_parser(
             verb.name, help=verb.help, description=verb.help, allow_abbrev=False
