@@ -108,7 +108,7 @@ def test_no_profile_can_have_the_services_own_directories(machine: Machine) -> N
         (2, "ExecStart=\nExecStart=/usr/bin/openclaw-gateway run --prot 1"),
         (203, "ExecStart=\nExecStart=/usr/bin/openclaw-gatway run"),
         (217, "User=nobody-of-this-name"),
-        (226, "ReadOnlyPaths=/srv/not/there"),
+        (226, "BindReadOnlyPaths=/srv/not/there"),
         (238, "StateDirectory=not-a-directory"),
         (243, "LoadCredential=key:/srv/not/there"),
     ],
