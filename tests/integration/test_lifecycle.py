@@ -210,12 +210,12 @@ def answering(listener: socket) -> None:
 def test_gateway_that_came_later_to_another_address_is_told_of_once(
     start: Start, port: int, notify: NotifySocket
 ) -> None:
-    ours = start("--host", "127.0.0.2", NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="600000").ready()
-    with closing(create_server(("127.0.0.1", port))) as listener:
+    ours = start(NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="600000").ready()
+    with closing(create_server(("127.0.0.2", port))) as listener:
         threading.Thread(target=answering, args=(listener,), daemon=True).start()
         line = ours.wait_for("another gateway came to our port number")
-        assert f"on ws://127.0.0.1:{port}: pid " in line
-        notify.wait_for(f"STATUS=ready on ws://127.0.0.2:{port}, 0 clients; another gateway on")
+        assert f"on ws://127.0.0.2:{port}: pid " in line
+        notify.wait_for(f"STATUS=ready on ws://127.0.0.1:{port}, 0 clients; another gateway on")
         for _ in range(3):
             notify.wait_for("WATCHDOG=1")
         listener.shutdown(2)
@@ -228,8 +228,8 @@ def test_gateway_that_came_later_to_another_address_is_told_of_once(
 def test_program_that_is_no_gateway_beside_us_is_no_news(
     start: Start, port: int, notify: NotifySocket
 ) -> None:
-    ours = start("--host", "127.0.0.2", NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="600000").ready()
-    with closing(create_server(("127.0.0.1", port))) as listener:
+    ours = start(NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="600000").ready()
+    with closing(create_server(("127.0.0.2", port))) as listener:
         asked, _ = listener.accept()
         asked.sendall(b"SSH-2.0-x\r\n")
         asked.close()
