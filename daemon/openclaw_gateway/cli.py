@@ -312,7 +312,8 @@ def _logs(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         # Python ignores SIGPIPE, and a program that is executed inherits that: "logs | head" would not end.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        command = logs.command(log, wanted, explain=arguments.catalog)
+        cursor = logs.first_cursor(log, wanted)
+        command = logs.command(log, wanted, explain=arguments.catalog, cursor=cursor)
         os.execvp(command[0], command)
     try:
         for entry in logs.entries(log, wanted):

@@ -44,8 +44,7 @@ SYSTEM_LOG = Log("x.service", SYSTEM, of_unit("x.service", None))
         (wanted(), False, ["--lines=100"]),
         (wanted(lines=3, follow=True), False, ["--lines=3", "--follow"]),
         (wanted(since=NOW), False, [f"--since=@{NOW.timestamp():.6f}"]),
-        (wanted(since=NOW, lines=3), False, ["--lines=3", f"--since=@{NOW.timestamp():.6f}"]),
-        (wanted(since=NOW, follow=True), False, ["--no-tail", f"--since=@{NOW.timestamp():.6f}", "--follow"]),
+        (wanted(since=NOW, follow=True), False, [f"--since=@{NOW.timestamp():.6f}", "--no-tail", "--follow"]),
         (wanted(priority=Priority.WARNING), True, ["--lines=100", "--priority=4", "--catalog"]),
     ],
 )  # fmt: skip
@@ -56,6 +55,13 @@ def test_journalctl_is_asked_for_what_was_asked_for(
     where = words.index("_SYSTEMD_UNIT=x.service")
     assert words[:where] == ["journalctl", "--quiet", "--no-hostname", *options]
     assert words[where : where + 4] == ["_SYSTEMD_UNIT=x.service", "+", "UNIT=x.service", "_PID=1"]
+
+
+def test_last_entries_since_a_time_begin_at_a_cursor() -> None:
+    words = command(SYSTEM_LOG, wanted(since=NOW, lines=3), explain=False, cursor="s=1;i=2")
+    assert words[3] == "--cursor=s=1;i=2" and not any(
+        word.startswith(("--since", "--lines")) for word in words
+    )
 
 
 def test_entries_of_another_users_unit_of_that_name_are_not_meant() -> None:

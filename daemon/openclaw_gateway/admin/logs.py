@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -91,26 +90,41 @@ def _is_empty(log: Log, wanted: Wanted) -> bool:
     return next(entries(log, first), None) is None
 
 
-def command(log: Log, wanted: Wanted, *, explain: bool) -> list[str]:
+def first_cursor(log: Log, wanted: Wanted) -> str | None:
+    """
+    Return where to begin with the last so many entries since a time; ``None`` where only one of the two is given.
+
+    journalctl shows the first so many of them before systemd 254, and the last so many from then on.
+    """
+    if wanted.since is None or wanted.lines is None:
+        return None
+    first = next(entries(log, wanted._replace(follow=False)), None)
+    return str(first["__CURSOR"]) if first else None
+
+
+def command(log: Log, wanted: Wanted, *, explain: bool, cursor: str | None = None) -> list[str]:
     """
     Return the command line that shows a log as text; pure.
 
     Args:
         log: From ``open_log``.
         wanted: Which of its entries.
+        cursor: Where to begin, from ``first_cursor``.
         explain: Add what the message catalog has on each entry.
 
     See Also:
         journalctl(1).
     """
     options = ["--quiet", "--no-hostname"]
-    if wanted.last is not None:
-        options.append(f"--lines={wanted.last}")
-    elif wanted.follow:
-        options.append("--no-tail")  # else a follower begins with the last ten
-    if wanted.since is not None:
+    if cursor is not None:
+        options.append(f"--cursor={cursor}")
+    elif wanted.since is not None:
         # journalctl has no short form for a span back from now; seconds since 1970 leave no doubt.
         options.append(f"--since=@{wanted.since.timestamp():.6f}")
+    else:
+        options.append(f"--lines={wanted.last}")
+    if wanted.follow and wanted.since is not None:
+        options.append("--no-tail")  # else a follower begins with the last ten
     if wanted.priority is not None:
         options.append(f"--priority={wanted.priority:d}")
     if wanted.follow:
@@ -131,13 +145,15 @@ def entries(log: Log, wanted: Wanted) -> Iterator[dict[str, Any]]:
             yield from _follow(reader)
 
 
-def _from_start(reader: Any, wanted: Wanted) -> Iterable[dict[str, Any]]:
-    if wanted.since is not None:
+def _from_start(reader: Any, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    first: dict[str, Any] = {}
+    if wanted.last is not None:
+        reader.seek_tail()
+        first = reader.get_previous(wanted.last)
+    if wanted.since is not None and (not first or first["__REALTIME_TIMESTAMP"] < wanted.since):
         reader.seek_realtime(wanted.since)
-        later = _onwards(reader, reader.get_next())
-        return later if wanted.last is None else deque(later, maxlen=wanted.last)
-    reader.seek_tail()
-    return _onwards(reader, reader.get_previous(wanted.last))
+        first = reader.get_next()
+    return _onwards(reader, first)
 
 
 def _onwards(reader: Any, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
