@@ -382,6 +382,22 @@ def _configure_guard(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _install_units(arguments: argparse.Namespace) -> int:
+    from openclaw_gateway.admin import install
+
+    of_system = arguments.scope == "system" or (arguments.scope == "any" and os.geteuid() == 0)
+    print("\n".join(install.report(of_system=of_system, dry_run=arguments.dry_run).lines))
+    return ExitCode.OK
+
+
+def _configure_install(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    for scope, text in (("system", "for the system (root's default)"), ("user", "for yourself")):
+        group.add_argument(f"--{scope}", dest="scope", action="store_const", const=scope, help=text)
+    parser.set_defaults(scope="any")
+    parser.add_argument("--dry-run", action="store_true", help="print the files, write none")
+
+
 def _configure_scope(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     for scope, text in (("system", "the system's unit"), ("user", "your own user unit")):
@@ -561,5 +577,12 @@ _VERBS = (
         _guard,
         _configure_guard,
         (*_NAMING_FLAGS, "--lock-timeout", "--health-timeout", "--log-level"),
+    ),
+    _Verb(
+        "install-units",
+        "install the units of systemd for a gateway that pip installed",
+        _install_units,
+        _configure_install,
+        (),
     ),
 )

@@ -244,6 +244,17 @@ class ClaimLostError(GatewayError):
         return f"lost the claim on {self.path}: {self.problem}"
 
 
+class InstallError(GatewayError):
+    """Units can't be installed; ``problem`` says why."""
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem, self.hint = problem, hint
+
+    def __str__(self) -> str:
+        return f"cannot install the units: {self.problem}"
+
+
 class NothingToShowError(GatewayError):
     """
     What an administrator asked for is not there, or not theirs to see.

@@ -15,6 +15,7 @@ from openclaw_gateway.errors import (
     ExitCode,
     GatewayError,
     GatewayLockError,
+    InstallError,
     ListenerLostError,
     NothingToShowError,
     NotReadyError,
@@ -103,6 +104,7 @@ URL = "ws://127.0.0.1:18789"
             "/etc/x.json gateway.port: must be a port",
             78,
         ),
+        (InstallError("it is taken"), "cannot install the units: it is taken", 1),
         (UsageError("--force", "it ends others"), "--force is not taken: it ends others", 2),
         (
             NothingToShowError("the log of x.service", "nothing in the journal"),
