@@ -29,9 +29,12 @@ _openclaw_gateway()
             COMPREPLY=($(compgen -d -- "$cur"))
             return
             ;;
-        --bind) words='loopback lan custom' ;;
-        --auth) words='none token password' ;;
-        --log-level) words='error warning notice info debug' ;;
+        --bind | --auth)
+            # The help has "--bind loopback|lan|…".
+            words=$("${command[@]}" "${COMP_WORDS[first]/#-*/run}" --help 2>/dev/null |
+                sed -nE "s/^  $prev ([a-z|-]+).*/\1/p" | tr '|' ' ')
+            ;;
+        --log-level | --priority | -p) words='error warning notice info debug' ;;
         --port | --host | --profile | --*-timeout) return ;;
         *)
             if ((COMP_CWORD > first)) && [[ ${COMP_WORDS[first]} != -* ]]; then

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import openclaw_gateway
+from openclaw_gateway import cli
 from openclaw_gateway.settings import load as settings
 
 DEBIAN = Path(__file__).parents[2] / "debian"
@@ -53,3 +54,19 @@ def test_scripts_agree_on_whose_a_command_is():
     ]
     assert len({re.search(r"^ours\(\)\n{.*?^}\n", text, re.M | re.S)[0] for text in texts}) == 1
     assert "from openclaw_gateway.cli import openclaw\n" in COMMAND.read_text()
+
+
+def test_manual_is_found_by_each_verb():
+    """``man openclaw-gateway-status``, as of any command with verbs."""
+    links = [
+        line.split()[-1] for line in (DEBIAN / "openclaw-gateway.links").read_text().splitlines()
+    ]
+    for verb in cli._VERBS:
+        assert f"usr/share/man/man8/openclaw-gateway-{verb.name}.8.gz" in links
+
+
+def test_homepage_is_one():
+    control = (DEBIAN / "control").read_text()
+    metadata = (DEBIAN.parent / "setup.cfg").read_text()
+    (homepage,) = re.findall(r"^Homepage: (.*)$", control, re.MULTILINE)
+    assert re.findall(r"^url = (.*)$", metadata, re.MULTILINE) == [homepage]
