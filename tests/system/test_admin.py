@@ -302,11 +302,11 @@ def test_refused_configuration_is_the_reason(machine: Machine) -> None:
     said = of(unit)
     assert said["state"] == "stopped"
     assert said["reason"].startswith(
-        f"the configuration was refused: {unit.config_path} gateway.port"
+        f"the configuration was refused: {unit.config_path}:1:14 gateway.port"
     )
     assert commands(said) == [f"systemctl restart {unit.name}"], "the reason is in the first line"
     (found,) = findings(machine, "overrides", "--profile", "typo")
-    assert found.startswith(f"error: {unit.config_path} gateway.port")
+    assert found.startswith(f"error: {unit.config_path}:1:14 gateway.port")
 
 
 def test_masked_unit(machine: Machine) -> None:

@@ -96,7 +96,7 @@ def test_settings_that_a_reload_refused_stop_the_next_start(machine: Machine) ->
     said = status(unit)
     assert said["state"] == "running"
     (reason,) = said["next_start"]
-    assert reason.startswith(f"{unit.config_path} gateway.port")
+    assert reason.startswith(f"{unit.config_path}:1:14 gateway.port")
     assert findings(unit, "overrides")[0]["severity"] == "error"
     exits = findings(unit, "last-exits")
     assert exits == [], "what failed was the helper of the reload, not the gateway"
