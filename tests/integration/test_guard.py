@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import program
-from conftest import CAP_S, Daemon, NotifySocket, Start, free_port
+from conftest import CAP_S, Daemon, NotifySocket, Start, clean_environ, free_port
 from node_like import NodeLike
 from openclaw_gateway.claim.baseport import holder
 from openclaw_gateway.client.answer import Health
@@ -318,6 +320,26 @@ def test_whoever_asks_for_the_ports_holder_is_told_of_the_child(guard: Guard) ->
     assert found is not None and found.record is not None
     assert (found.pid, found.record.child_pid) == (guarded.guard.pid, guarded.child_pid)
     assert found.record.phase == "ready"
+
+
+def test_status_tells_whose_child_serves_and_calls_it_no_stranger(
+    guard: Guard, state_dir: Path
+) -> None:
+    guarded = guard().ready()
+    words = ["status", "--json", f"--port={guarded.port}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "openclaw_gateway", *words],
+        env=clean_environ(OPENCLAW_STATE_DIR=str(state_dir)),
+        capture_output=True,
+        text=True,
+        timeout=CAP_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    found = json.loads(done.stdout)
+    assert found["owner"]["pid"] == guarded.guard.pid
+    assert found["guarded"]["pid"] == guarded.child_pid
+    assert found["disagreements"] == []
 
 
 def test_any_program_with_a_health_route_can_be_guarded(

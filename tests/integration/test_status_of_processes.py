@@ -114,7 +114,7 @@ def test_keys_of_the_document_are_stable(
     assert said["schema"] == 1
     assert list(said) == [
         "schema", "state", "reason", "exit_code", "profile", "port", "configured_port", "versions",
-        "unit_name", "unit", "process", "owner", "lock", "listeners", "connections", "health",
+        "unit_name", "unit", "process", "owner", "guarded", "lock", "listeners", "connections", "health",
         "parked_behind_pid", "last_exit", "rivals", "disagreements", "next_start", "unseen", "next",
     ]  # fmt: skip
     assert set(said["process"]) == {

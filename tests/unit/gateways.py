@@ -159,6 +159,7 @@ def running(**changes: Any) -> Facts:
         subject=subject._replace(**parts),
         process=process(),
         owner=process(),
+        guarded=None,
         lock=LockFact(PID, 990, STATE_DIR, PID, record(), True, None),
         listeners=(ListenerFact("127.0.0.1", PORT, 990, PID, 0, 512),),
         strangers=(),

@@ -75,6 +75,8 @@ def screen(facts: Facts, verdict: Verdict, paint: Paint) -> list[str]:
     lines += _block("Restart", fails, paint)
     lines += _block("Unit", _unit_lines(facts), paint)
     lines += _block("Process", _process_lines(facts.process), paint)
+    if facts.guarded is not None:
+        lines += _block("Guarded", _process_lines(facts.guarded), paint)
     lines += _block("Lock", _lock_lines(facts), paint)
     lines += _block("Listener", [_listeners(facts)], paint)
     lines += _block("Health", [_health(facts)], paint)
@@ -176,7 +178,7 @@ def _record(record: LockRecord) -> str:
 def _listeners(facts: Facts) -> str:
     if not facts.listeners:
         return f"nobody listens on port {facts.subject.place.port}"
-    ours = {facts.process.pid} if facts.process else set()
+    ours = {fact.pid for fact in (facts.process, facts.guarded) if fact is not None}
     parts = [_listener(fact, ours) for fact in facts.listeners]
     counts = facts.connections
     parts.append(f"{counts.established} connection{'' if counts.established == 1 else 's'}")

@@ -263,6 +263,7 @@ def _values(status: Status) -> dict[str, object]:
         "unit": to_json(facts.subject.unit),
         "process": to_json(facts.process),
         "owner": to_json(facts.owner),
+        "guarded": to_json(facts.guarded),
         "lock": to_json(facts.lock),
         "listeners": to_json(facts.listeners),
         "connections": to_json(facts.connections),

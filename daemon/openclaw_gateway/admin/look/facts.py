@@ -101,10 +101,12 @@ class Facts(NamedTuple):
     """The gateway: the unit's main process, else whoever holds the lock and is not another gateway."""
     owner: ProcessDetails | None
     """Who holds the base port; usually the same."""
+    guarded: ProcessDetails | None
+    """The program behind it, by whose listener it is known, if the owner is a guard."""
     lock: LockFact
     listeners: tuple[ListenerFact, ...]
     strangers: tuple[ProcessDetails, ...]
-    """Those who listen on the port and are not the owner."""
+    """Those who listen on the port and are neither the owner nor guarded by it."""
     connections: Connections
     health: HealthFact
     parked_behind: int | None

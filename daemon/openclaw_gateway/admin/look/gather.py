@@ -45,14 +45,17 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
     main_pid = _main_pid(subject, lock, displaced_by)
     main = look_at(main_pid) if main_pid else None
     owner = main if main_pid == lock.port_pid else _look_at_owner(lock)
-    listeners = _listeners(port, [pid for pid in (lock.port_pid, main_pid) if pid])
-    strangers = _strangers(listeners, {lock.port_pid, main_pid})
+    child_pid = lock.record.child_pid if lock.record and not displaced_by else None
+    known = (lock.port_pid, main_pid, child_pid)
+    listeners = _listeners(port, [pid for pid in known if pid])
+    strangers = _strangers(listeners, set(known))
     if owner is not None:
         listeners = _ask_beside(listeners, {fact.pid for fact in strangers})
     return Facts(
         subject=subject,
         process=main,
         owner=owner,
+        guarded=look_at(child_pid) if child_pid else None,
         lock=lock,
         listeners=listeners,
         strangers=strangers,
