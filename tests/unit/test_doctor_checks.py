@@ -101,6 +101,7 @@ CASES = [
     ("time-outs", of_unit(stop_timeout_s=2.0), WARNING, "TimeoutStopSec=2s", "systemctl edit"),
     ("start-limit", of_unit(start_limit_burst=0), WARNING, "no start limit", "systemctl edit"),
     ("start-limit", of_unit(start_limit_interval_s=10.0), WARNING, "never trips", "systemctl edit"),
+    ("start-limit", of_unit(start_limit_interval_s=100.0, start_limit_burst=5), WARNING, "can't hold 5 attempts, which take 160 s", "systemctl edit"),
     ("start-limit-latch", seen(nobody(unit=failed_unit(75, restarts=5))), ERROR, "gave up after 5 restarts", "systemctl reset-failed openclaw-gateway.service && systemctl start"),
     ("daemon-reload", of_unit(needs_daemon_reload=True), WARNING, "changed on disk", "systemctl daemon-reload"),
     ("overrides", of_unit(environment={"OPENCLAW_GATEWAY_PORT": "1"}), NOTE, "sets OPENCLAW_GATEWAY_PORT", "systemctl cat"),
