@@ -50,7 +50,8 @@ faults: export FAULTS_FULL = 1
 faults: $(VENV)/test $(VENV)/controls/installed
 	PYTHONPATH=tests $(UNIT) -p faults.recorder --record build/faults.json \
 	    -o python_files="test_*.py controls.py" tests/model tests/faults \
-	    tests/integration/test_claim.py tests/integration/test_supervision.py; code=$$?; \
+	    tests/integration/test_claim.py tests/integration/test_supervision.py \
+	    tests/integration/test_beside_others.py; code=$$?; \
 	    $(BIN)/python tests/faults/table.py build/faults.json README.md; exit $$code
 
 # Other people's locks, to compare with.

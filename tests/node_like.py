@@ -52,6 +52,10 @@ for line in sys.stdin:
         case ["unlock"]:
             while held:
                 held.pop().close()
+        case ["remove"]:
+            for path in records:
+                if os.path.exists(path):
+                    os.unlink(path)
         case ["record"]:
             record()
         case ["listen"]:

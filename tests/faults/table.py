@@ -34,6 +34,7 @@ GATEWAY_FAULTS = (
     (32, "one state in two network namespaces", "test_one_state_directory_in_two_network_namespaces_has_one_gateway"),
     (33, "owner stopped, starter under systemd: 75, never 78", "test_hung_owner_under_systemd_is_waited_for_then_75_never_78"),
     (35, "owner holds the lock and does not listen yet", "test_starting_owner_is_waited_for_and_then_recognized"),
+    (35, "gateway of OpenClaw's own holds its locks and does not listen yet", "test_gateway_that_holds_its_locks_and_does_not_listen_yet_is_never_reclaimed test_each_of_its_locks_alone_is_enough test_a_kill_of_a_start_that_meets_openclaws_gateway_leaves_its_records test_lock_of_openclaws_gateway_that_cannot_be_asked_about_is_not_taken_for_free"),
     (37, "stranger on the port that answers", "test_program_that_is_no_gateway_is_named_and_left_alone"),
     (38, "gateway on another address of the port", "test_base_port_excludes_other_addresses"),
     (39, "rival bound and not listening", "test_rival_that_is_bound_but_does_not_listen_counts_as_busy"),
@@ -42,11 +43,11 @@ GATEWAY_FAULTS = (
     (43, "no process of ours could inherit a lock", "test_gateway_makes_no_process_that_could_keep_its_locks"),
     (46, "activated duplicate", "test_activated_duplicate_turns_away_who_waits_so_that_it_is_not_activated_again"),
     (48, "owner's or starter's clock shifted by a time namespace", "test_owner_in_a_time_namespace_is_recognized test_starter_in_a_time_namespace_recognizes_the_owner"),
-    (50, "race between each check and its use, nine of them", "test_race_is_won test_race_is_lost_without_its_fix"),
+    (50, "race between each check and its use, thirteen of them", "test_race_is_won test_race_is_lost_without_its_fix"),
     (0, "torture", "test_torture_finds_no_two_owners_and_nothing_left_in_the_way"),
     (0, "connects, polite and rude", "test_connects_leave_memory_and_descriptors_where_they_were"),
     (0, "idling", "test_hours_of_idling_leave_memory_and_descriptors_where_they_were test_idle_gateway_is_rarely_woken"),
-    (0, "model of the claim, and the code along its paths", "test_there_is_never_more_than_one_owner test_each_part_is_needed test_the_code_makes_the_models_steps_while_someone_interferes"),
+    (0, "model of the claim, and the code along its paths", "test_there_is_never_more_than_one_owner test_each_part_is_needed test_of_ours_and_openclaws_gateways_one_is_the_owner test_no_record_of_a_living_gateway_is_removed_or_written_over test_beside_openclaws_gateway_each_part_is_needed test_the_code_makes_the_models_steps_while_someone_interferes"),
 )  # fmt: skip
 """Number, what a reader calls it, and the tests that show it."""
 

@@ -14,6 +14,7 @@ import pytest
 from faults.extent import extent
 from faults.life import Home
 from faults.stepper import Stepped
+from node_like import NodeLike
 
 STRIDE = extent("CRASH_STRIDE", 4, 1)
 """1 kills at every call; 4 at every fourth, beginning with a random one of the first four."""
@@ -65,3 +66,18 @@ def test_a_kill_of_an_executed_gateway_leaves_nothing_in_the_way(home: Home) -> 
         assert_next_start_is_undisturbed(home, last)
         last += EXEC_STRIDE
     assert last > 1000, f"a life has only {last} system calls?"
+
+
+def test_a_kill_of_a_start_that_meets_openclaws_gateway_leaves_its_records(home: Home) -> None:
+    """It holds its locks and does not listen yet."""
+    with closing(NodeLike(home.state, home.state / "openclaw.json", home.port)) as node:
+        before = node.does("lock", "record").said()
+        last = random.randint(1, STRIDE)
+        while live_until(home, Stepped(lambda: home.live(flags={"--health-timeout": "0"})), last):
+            assert node.said() == before, f"after a kill at call {last}"
+            last += STRIDE
+        assert not home.is_ready()
+        assert node.said() == before
+    assert last > 50, f"a start has only {last} system calls?"
+    home.log()
+    assert home.whole_life() == 0

@@ -19,6 +19,7 @@ import pytest
 from faults.extent import extent
 from faults.life import Home
 from faults.stepper import CAN_FAIL_CALLS, Call, Stepped
+from node_like import NodeLike
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.client.health import probe
 from openclaw_gateway.errors import ExitCode
@@ -132,6 +133,47 @@ def test_every_failing_call_ends_in_success_or_in_a_clear_error(home: Home) -> N
             wrong.append(f"{what}; the next start:\n{home.log()}{home.litter()}")
     assert len(missed) <= 3, missed  # calls that this time did not come, out of hundreds
     assert not wrong, f"{len(wrong)} of {len(cases) // STRIDE}:\n" + "\n\n".join(wrong)
+
+
+_F_GETLK = 5
+
+
+@pytest.mark.parametrize("at", range(6), ids=lambda at: f"ask {at}")
+@pytest.mark.parametrize("error", ["EMFILE", "ENFILE", "ENOMEM", "EACCES", "EIO"])
+@pytest.mark.parametrize("name", ["openat", "fcntl"])
+def test_lock_of_openclaws_gateway_that_cannot_be_asked_about_is_not_taken_for_free(
+    home: Home, name: str, error: str, at: int
+) -> None:
+    """It takes its locks just as one of our asks fails, whichever of the three files that is about."""
+    asked = 0
+    with closing(NodeLike(home.state, home.state / "openclaw.json", home.port)) as node:
+        for path in node.locks:  # they stay when their holder goes
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            open(path, "ab").close()
+        flags = {"--health-timeout": "0", "--lock-timeout": "0"}
+        starting = Stepped(lambda: home.live(flags=flags))
+        before = node.does("record").said()
+        while (call := starting.call()) is not None:
+            asks = call.name == name and (
+                call.arguments[1] == _F_GETLK
+                if name == "fcntl"
+                else starting.text(call.arguments[1]).endswith(".lock.sqlite")
+            )
+            if asks and asked == at:
+                before = node.does("lock").said()
+                starting.fail(getattr(errno, error))
+            elif starting.result() is None:
+                break
+            asked += asks
+        said = node.said()
+    log = home.log()
+    assert asked > at, "that ask never came"
+    assert not home.is_ready(), log
+    assert said == before
+    assert starting.status in {ExitCode.NOT_PERMITTED, ExitCode.CANNOT_CREATE, ExitCode.TEMPORARY}
+    if error in ("EACCES", "EIO"):
+        assert ".lock.sqlite: whether a gateway of OpenClaw's holds it can't be seen" in log
+    assert "Traceback" not in log
 
 
 _PROBE_ERRORS = {

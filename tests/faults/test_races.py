@@ -22,6 +22,7 @@ from conftest import free_port
 from faults.life import Home
 from faults.stepper import Call, Stepped
 from faults.variants import LOCKFILE, without
+from node_like import NodeLike
 from openclaw_gateway.claim.lockfile import STATE_LOCK_NAME, lock_directory_parts
 
 LONGEST_START_CALLS = 20_000
@@ -76,6 +77,29 @@ class Gateway:
 
     def binds(self, family: int) -> Callable[[Call], bool]:
         return lambda call: call.name == "bind" and self._family(call) == family
+
+    def writes_the_last_record(self) -> Callable[[Call], bool]:
+        written: list[Call] = []
+
+        def wanted(call: Call) -> bool:
+            if call.name == "pwrite64":
+                written.append(call)
+            return len(written) == 2
+
+        return wanted
+
+    def asks_again(self) -> Callable[[Call], bool]:
+        """The first look at the locks of OpenClaw's gateway once both records are written, or what follows it."""
+        written: list[Call] = []
+
+        def wanted(call: Call) -> bool:
+            if call.name == "pwrite64":
+                written.append(call)
+            asks = call.name == "openat" and self._text(call, 1).endswith(".lock.sqlite")
+            goes_on = call.name == "bind" and self._family(call) == socket.AF_UNIX
+            return len(written) == 2 and (asks or goes_on)
+
+        return wanted
 
     def unlinks(self) -> Callable[[Call], bool]:
         return lambda call: call.name == "unlinkat"
@@ -237,6 +261,58 @@ def lock_files_removed_before_a_second_start(home: Home, build: str) -> bool:
             second.end()
 
 
+def node_locks_and_writes_between_the_first_look_and_the_file(home: Home, build: str) -> bool:
+    """A record beside held locks is a living gateway's, whatever its port says."""
+    gateway = Gateway(home, build, "--health-timeout", "0.5", "--lock-timeout", "0")
+    with closing(node_beside(home)) as node:
+        try:
+            gateway.stop_before(gateway.opens(STATE_LOCK_NAME))
+            before = node.does("lock", "record").said()
+            return gateway.go_on() is not None and node.said() == before
+        finally:
+            gateway.end()
+
+
+def node_replaces_the_record_between_our_look_at_it_and_our_write(home: Home, build: str) -> bool:
+    """What it had read was a dead one's; we write into a file without a name, and must not go on."""
+    gateway = Gateway(home, build, "--health-timeout", "0.5")
+    with closing(node_beside(home)) as node:
+        try:
+            gateway.stop_before(gateway.writes_the_last_record())
+            before = node.does("lock", "remove", "record").said()
+            return gateway.go_on() is not None and node.said() == before
+        finally:
+            gateway.end()
+
+
+def node_locks_between_our_write_and_the_second_look(home: Home, build: str) -> bool:
+    gateway = Gateway(home, build, "--health-timeout", "0.5")
+    with closing(node_beside(home)) as node:
+        try:
+            gateway.stop_before(gateway.asks_again())
+            node.does("lock")
+            return gateway.go_on() is not None
+        finally:
+            gateway.end()
+
+
+def node_removes_our_record_and_dies_before_the_second_look(home: Home, build: str) -> bool:
+    """Its locks are free then, and our record is nowhere: the next of its kind would see nobody."""
+    gateway = Gateway(home, build)
+    try:
+        gateway.stop_before(gateway.asks_again())
+        with closing(node_beside(home)) as node:
+            node.does("lock", "remove", "record")
+        gateway.stop_before(gateway.binds(socket.AF_UNIX))
+        return is_locked(lock_file(home))
+    finally:
+        gateway.end()
+
+
+def node_beside(home: Home) -> NodeLike:
+    return NodeLike(home.state, home.state / "openclaw.json", free_port())
+
+
 class Race(NamedTuple):
     """A race, and what takes its fix out."""
 
@@ -245,8 +321,10 @@ class Race(NamedTuple):
     """Module, text and replacement, as for ``without``."""
 
 
+CLAIM = "claim/claim.py"
+NO_SECOND_LOOK = (CLAIM, "    configuration,\n    no_node,\n", "    configuration,\n")
 NO_SECOND_COMPARISON = (
-    "claim/claim.py",
+    CLAIM,
     "        elif not any(_retake(start, hold) for hold in start.claim.of(Record)):\n",
     "        else:\n",
 )
@@ -330,6 +408,16 @@ RACES = [
             (LOCKFILE, "            if _try_flock(rival, self.path):\n", "            if False:\n"),
         ),
     ),
+    Race(
+        node_locks_and_writes_between_the_first_look_and_the_file,
+        ((CLAIM, "node_lock(start) or file.writer()", "file.writer()"),),
+    ),
+    Race(
+        node_replaces_the_record_between_our_look_at_it_and_our_write,
+        (NO_SECOND_LOOK,),
+    ),
+    Race(node_locks_between_our_write_and_the_second_look, (NO_SECOND_LOOK,)),
+    Race(node_removes_our_record_and_dies_before_the_second_look, (NO_SECOND_COMPARISON,)),
 ]
 NAMES = [race.run.__name__ for race in RACES]
 
