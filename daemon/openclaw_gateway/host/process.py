@@ -1,6 +1,6 @@
 """What the kernel says of a process: start ticks, boot, namespace, command, unit, locks.
 
-All of it explains a lock and none of it overrules one; see flock(2) and ``ownership``.
+All of it explains a lock and none of it overrules one; see flock(2) and ``claim.decision``.
 """
 
 from __future__ import annotations
