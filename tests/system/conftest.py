@@ -18,6 +18,7 @@ from testbed.package import Built
 from testbed.sandbox import TestbedError, require_host
 
 _LONGEST = (
+    "test_apt",
     "test_duplicates",
     "test_admin",
     "test_debian_versions",
