@@ -81,11 +81,15 @@ def test_second_command_that_a_drop_in_adds_stops_the_next_start(machine: Machin
 
 def test_directive_and_key_that_nobody_knows_are_named(machine: Machine) -> None:
     unit = machine.profile(
-        "misspelt", drop_in="[Service]\nRestrt=always\n", port=20324, healthTimeutMs=1
+        # A key near a known one would be refused: this one might be a newer OpenClaw's.
+        "misspelt",
+        drop_in="[Service]\nRestrt=always\n",
+        port=20324,
+        quorum=1,
     )
     sentences = [one["evidence"] for one in findings(unit, "next-start")]
     assert any("10-test.conf:2: " in text and "Restrt" in text for text in sentences)
-    assert any("healthTimeutMs" in text for text in sentences)
+    assert any("gateway.quorum" in text for text in sentences)
     unit.stop()
 
 
