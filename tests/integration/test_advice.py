@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,7 @@ def test_not_serving_is_ended_by_a_signal(shell: Shell, start: Start, port: int)
     assert shell.status(f"--port={port}", "--wait=30") == ("unmanaged", [])
 
 
+@pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps, which is advised")
 def test_foreign_port_names_who_holds_it(shell: Shell, port: int) -> None:
     server = shell.start(f"{sys.executable} -u -m http.server --bind 127.0.0.1 {port}")
     assert server.stdout

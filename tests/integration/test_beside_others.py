@@ -235,6 +235,7 @@ def inside(process: subprocess.Popen[str], namespace: str, *command: str) -> Non
 
 
 @as_root
+@pytest.mark.skipif(shutil.which("ip") is None, reason="needs ip, to add an address")
 def test_address_that_comes_later_is_waited_for_under_systemd(
     state_dir: Path, port: int, notify: NotifySocket
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CAP_S, NotifySocket, Start, free_port
+from conftest import CAP_S, NotifySocket, Start, clean_environ, free_port
 from openclaw_gateway.claim.listener import listen
 from openclaw_gateway.claim.lockfile import config_lock_name, read_record
 from openclaw_gateway.claim.record import LockRecord, Phase
@@ -530,6 +530,7 @@ def in_tmpfs(tmp_path: Path, port: int, options: str) -> tuple[str, int, str]:
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
+        env=clean_environ(),  # systemd-nspawn has a notify socket for whomever it runs
         capture_output=True,
         text=True,
         timeout=CAP_S,

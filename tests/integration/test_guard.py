@@ -265,7 +265,7 @@ def test_guard_beside_a_raw_gateway_with_its_state_waits_then_gives_up(
         assert refused.guard.finish() == 75
         assert raw.said() == before
     finally:
-        raw.end()
+        raw.close()
 
 
 def test_78_of_a_child_beside_a_healthy_rival_is_78_and_names_it(
