@@ -80,6 +80,8 @@ def _do(words: Sequence[str], prog: str) -> int:
     words, guarded = _split(words)
     try:
         foreign.check_verb(words[0])
+        if words[1:2] and words[1] in foreign.refused():
+            foreign.check({words[1]: ""})  # before a verb, as OpenClaw has "--dev gateway"
         arguments = parser(prog).parse_args(words, argparse.Namespace(command=guarded))
         return int(arguments.do(arguments))
     except SystemExit as end:  # after --help, --version or a usage error, with a number
@@ -191,7 +193,8 @@ def _selection(arguments: argparse.Namespace) -> Selection:
 def _run(arguments: argparse.Namespace) -> int:
     known = (*(flag.name for flag in foreign.TAKEN), *foreign.refused())
     peers = {name: text for name in known if (text := getattr(arguments, name)) is not None}
-    warnings = foreign.check(peers)
+    own = {name: text for name, text in _flags(arguments).items() if text is not None}
+    warnings = foreign.check(own | peers)
     flags = _flags(arguments) | {
         name: text for name, text in peers.items() if name in foreign.SETTING_FLAGS
     }

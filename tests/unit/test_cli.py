@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from openclaw_gateway import cli
+from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.settings import foreign
 from openclaw_gateway.settings import load as settings
 
@@ -199,3 +200,20 @@ def test_config_checks_a_file(capsys: pytest.CaptureFixture[str], home: Path) ->
     code, shown, warned = said(capsys, "config", "--check", str(file))
     assert (code, shown) == (78, f"{file}: refused\n")
     assert warned.startswith(f"openclaw-gateway: {file}:1:17: not JSON5: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["run", "--dev", "run"], "--dev"),  # what is made of "--dev run"
+        (["run", "--dev"], "--dev"),
+        (["run", "--reset"], "--reset"),
+        (["run", "--password", "a", "--password-file", "/f"], "--password"),
+        (["run", "--token", "a", "--token-file", "/f"], "--token"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(
+    words: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli._do(words, "openclaw-gateway") == ExitCode.USAGE
+    assert f"openclaw-gateway: {name} is not taken: " in capsys.readouterr().err

@@ -100,7 +100,7 @@ def check(given: Mapping[str, str]) -> list[str]:
     Say what is odd about the flags of OpenClaw's that were given.
 
     Args:
-        given: Flag to its value; a switch to any text.
+        given: Flag to its value; a switch to any text. Flags of ours may stand among them.
 
     Returns:
         One warning for each that changes nothing. Never a value: it may be a secret.
@@ -112,6 +112,10 @@ def check(given: Mapping[str, str]) -> list[str]:
     for name, (reason, hint) in _REFUSED.items():
         if name in given:
             raise UsageError(name, reason, hint)
+    for name in ("--token", "--password"):
+        if name in given and f"{name}-file" in given:
+            hint = f"keep {name}-file: a command line can be read by everyone"
+            raise UsageError(name, f"{name}-file is given too, and says the same", hint)
     if given.get("--tailscale", "off") != "off":
         raise UsageError(
             "--tailscale",
