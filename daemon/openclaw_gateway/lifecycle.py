@@ -384,6 +384,9 @@ def _report_reload(settings: Settings, fresh: Settings, journal: Journal) -> Non
         for name in ("port", "addresses", "state_dir", "config_path")
         if getattr(fresh, name) != getattr(settings, name)
     ]
+    # Another certificate is shown at once; whether TLS is spoken at all is settled at the start.
+    if (fresh.tls is None) != (settings.tls is None):
+        waiting.append("tls")
     note = f"; a change of {', '.join(waiting)} waits for a restart" if waiting else ""
     journal.write(Event.RELOADED, f"settings reloaded from {fresh.config_path}{note}")
 

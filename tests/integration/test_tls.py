@@ -301,6 +301,16 @@ def test_reload_with_a_bad_pair_keeps_the_old_one(
     assert probe("127.0.0.1", port, certificate=before) is Health.HEALTHY
 
 
+def test_reload_that_turns_tls_on_says_that_it_waits(
+    start: Start, state_dir: Path, port: int
+) -> None:
+    daemon = start().ready()
+    configure(state_dir)
+    daemon.signal(1)
+    assert "a change of tls waits for a restart" in daemon.wait_for("settings reloaded")
+    assert check("127.0.0.1", port).scheme == "http"
+
+
 def test_clear_text_gateway_loads_no_tls(start: Start, state_dir: Path) -> None:
     daemon = start(PYTHONPROFILEIMPORTTIME="1")
     daemon.wait_for("ready on")
