@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from openclaw_gateway.errors import ListenerLostError
 from openclaw_gateway.host.address import is_loopback
-from openclaw_gateway.server.connection import Application, Connection
+from openclaw_gateway.server.connection import PATIENCE, Application, Connection, Patience
 from openclaw_gateway.server.proxies import TrustedProxies, network
 from openclaw_gateway.server.stamps import Stamps
 from openclaw_gateway.settings.load import Limits
@@ -70,15 +70,22 @@ class Acceptor:
         reached: How often each limit was reached, by its name in ``Limits``.
         accepted: Connections since the start.
         requests: HTTP requests since the start.
+        patience: How long peers are waited for, beside what the limits say.
         tls: What TLS is spoken with to whoever comes next; ``None`` for plain HTTP.
         lost: Is set to the error once a listener takes no connections any more.
     """
 
     def __init__(
-        self, limits: Limits, trusted: TrustedProxies, *, tls: ssl.SSLContext | None = None
+        self,
+        limits: Limits,
+        trusted: TrustedProxies,
+        *,
+        tls: ssl.SSLContext | None = None,
+        patience: Patience = PATIENCE,
     ) -> None:
         self.use(limits, trusted)
         self.tls = tls
+        self.patience = patience
         self.connections: set[Connection] = set()
         self.unauthenticated: Counter[str] = Counter()
         self.reached: Counter[str] = Counter()

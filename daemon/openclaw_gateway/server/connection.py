@@ -1,8 +1,8 @@
-"""One connection: HTTP by h11 until the peer upgrades, and every bound on what it may cost.
+"""One connection: its life from the accept to the end, and every bound on what it may cost.
 
-h11 reads and writes HTTP without any input or output of its own; here is the input and output. One
-request is answered at a time, and nothing is read meanwhile: who sends more than it lets us answer waits
-in the kernel's buffers, not in ours.
+One request is answered at a time, and nothing is read meanwhile: who sends more than it lets us answer waits
+in the kernel's buffers, not in ours. What the bytes of a request mean is ``exchange``'s to say; after an
+upgrade they are a WebSocket's.
 """
 
 from __future__ import annotations
@@ -12,51 +12,53 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import h11
-
-from openclaw_gateway.server.message import (
-    HEALTH_PATHS,
-    MAX_HEAD_BYTES,
-    PROBE,
-    Headers,
-    Request,
-    Response,
-    head_problem,
-    split_target,
+from openclaw_gateway.server.exchange import (
+    UNSENDABLE,
+    BodyTooLongError,
+    Exchange,
+    HeadReader,
+    UnreadableError,
+    refusal,
 )
+from openclaw_gateway.server.message import HEALTH_PATHS, PROBE, Request, Response
 from openclaw_gateway.server.proxies import network
-from openclaw_gateway.server.stamps import SECURITY, Stamps, reason
-
-_KEEPALIVE_S = 10.0
-"""Seconds that a connection may idle between two HTTP requests."""
-
-_OVER_LIMIT_S = 2.0
-"""Seconds that a connection beyond the limits has for its request."""
-
-_LINGER_S = 1.0
-"""Seconds that we read on after the last answer: to hang up on unread bytes would reset the connection,
-and the answer could be lost with it. RFC 9112, section 9.6."""
-
-_STALLED_S = 10.0
-"""Seconds within which a peer must read some of what it asked for."""
+from openclaw_gateway.server.stamps import Stamps
 
 _PIECE_BYTES = 16 << 10
 """So much of what a peer sent is looked at in one go, before the event loop gets to do something else."""
+
 _REQUESTS_IN_A_ROW = 16
 """Pipelined requests answered in one go."""
 
-_OVERHEAD = 4
-"""A chunked body may take so many times its bound on the wire, for the sizes between its chunks."""
-
 _NO_DEADLINE = math.inf
 
-_OURS = frozenset(
-    b"content-length transfer-encoding connection date".split()
-    + [name.lower() for name, _ in SECURITY]
-)
-"""Header fields of a response that are never a handler's to set."""
+
+class Patience(NamedTuple):
+    """
+    How long peers are waited for, beside what ``Limits`` says; in seconds.
+
+    Attributes:
+        keepalive_s: A connection may idle so long between two HTTP requests.
+        over_limit_s: A connection beyond the limits has so long for its request.
+        linger_s: We read on so long after the last answer: to hang up on unread bytes would reset the
+            connection, and the answer could be lost with it. RFC 9112, section 9.6.
+        stalled_s: A peer must read some of what it asked for within this time.
+        ping_s: A WebSocket that is silent so long is asked for a sign of life, and has as long to give it.
+        goodbye_s: A WebSocket has so long to answer our close frame.
+    """
+
+    keepalive_s: float = 10.0
+    over_limit_s: float = 2.0
+    linger_s: float = 1.0
+    stalled_s: float = 10.0
+    ping_s: float = 25.0
+    goodbye_s: float = 1.0
+
+
+PATIENCE = Patience()
+"""What we have outside of tests."""
 
 
 class Work(NamedTuple):
@@ -128,12 +130,14 @@ class Owner(Protocol):
         requests: HTTP requests since the start.
         stamps: For the heads of answers.
         connections: Every one that is open.
+        patience: How long peers are waited for.
     """
 
     reached: Counter[str]
     requests: int
     stamps: Stamps
     connections: set[Connection]
+    patience: Patience
 
     @property
     def handshake_timeout_s(self) -> float:
@@ -182,21 +186,18 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._state = _State.HEAD
         self._buffer = bytearray()
-        self._checked_bytes = 0
+        self._heads = HeadReader()
         self._eof = self._paused = self._held = self._turn_due = self._is_unwanted = False
-        self._http: h11.Connection | None = None
-        self._request: Request | None = None
+        self._exchange: Exchange | None = None
         self._work: Work | None = None
-        self._body = bytearray()
-        self._wire_bytes = 0
-        self._close_after = False
         self._task: asyncio.Task[None] | None = None
         self._socket: Socket | None = None
         self._first = True
         self._backlog_before = 0
         self._due_s = _NO_DEADLINE
         self._timer: asyncio.TimerHandle | None = None
-        self.expect(_OVER_LIMIT_S if over_limit else acceptor.handshake_timeout_s)
+        self._patience = acceptor.patience
+        self.expect(self._patience.over_limit_s if over_limit else acceptor.handshake_timeout_s)
         self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done once the connection is over."""
 
@@ -249,7 +250,7 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
         self._read_or_not()
         self._backlog_before = self.backlog_bytes()
-        self.expect(_STALLED_S if self._backlog_before else _LINGER_S)
+        self.expect(self._patience.stalled_s if self._backlog_before else self._patience.linger_s)
 
     def abort(self) -> None:
         """Drop the connection and what is still to be sent on it."""
@@ -306,14 +307,14 @@ class Connection(asyncio.Protocol):
         self._paused = True
         if self._state in (_State.HEAD, _State.BODY):
             self._backlog_before = self.backlog_bytes()
-            self.expect(_STALLED_S)
+            self.expect(self._patience.stalled_s)
         self._read_or_not()
 
     def resume_writing(self) -> None:
         """Go on: the peer has caught up."""
         self._paused = False
         if self._state is _State.HEAD:
-            self.expect(_KEEPALIVE_S)
+            self.expect(self._patience.keepalive_s)
         self._turn_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -390,78 +391,26 @@ class Connection(asyncio.Protocol):
         return False
 
     def _read_head(self) -> bool:
-        if self._buffer.startswith(b"\r\n"):  # RFC 9112, section 2.2: one empty line is passed over
-            del self._buffer[:2]
-        end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
-        if end < 4:
-            if len(self._buffer) >= MAX_HEAD_BYTES:
-                self._refuse(431, f"the request's head has more than {MAX_HEAD_BYTES} bytes")
-            elif problem := self._early_problem():
-                self._refuse(400, problem)
-            elif self._eof:
-                self.finish()
-            return False
-        head = bytes(self._buffer[:end])
-        del self._buffer[:end]
-        self._checked_bytes = 0
-        problem = head_problem(head)
-        if problem:
-            self._refuse(431 if problem.startswith("more than 1") else 400, problem)
-            return False
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         try:
-            self._http.receive_data(head)
-            event = self._http.next_event()
-        except h11.RemoteProtocolError as error:
-            # Its text quotes the peer.
-            self._refuse(error.error_status_hint or 400, "this is no HTTP request")
-            return False
-        if not isinstance(event, h11.Request):
-            self._refuse(400, "this is no HTTP request")
-            return False
-        return self._begin(event)
+            head = self._heads.take(self._buffer)
+            if head is not None:
+                exchange = Exchange(head, address=self.peer, date=self._acceptor.stamps.date)
+                return self._begin(exchange)
+        except UnreadableError as error:
+            return self._refuse(error)
+        if self._eof:
+            self.finish()
+        return False
 
-    def _early_problem(self) -> str:
-        """
-        Look at the lines of a head that have come whole, so that what is no HTTP is told so at once.
-
-        Only when there is a new one: else who sends byte by byte makes us look at all of them each time.
-        """
-        whole_bytes = self._buffer.rfind(b"\n") + 1
-        if whole_bytes <= self._checked_bytes:
-            return ""
-        self._checked_bytes = whole_bytes
-        return head_problem(bytes(self._buffer[:whole_bytes]))
-
-    def _begin(self, event: h11.Request) -> bool:
+    def _begin(self, exchange: Exchange) -> bool:
         """Decide on a request whose head has come."""
         self._acceptor.requests += 1
         self._first = False
-        headers = Headers(
-            (name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers
-        )
-        is_chunked = "transfer-encoding" in headers
-        has_body = is_chunked or headers.get("content-length", "").strip("0") != ""
-        # Chunks are read leniently by too many programs for another request to be looked for behind them.
-        self._close_after = is_chunked or self._application.draining or bool(self.over_limit)
-        method, raw_target = event.method.decode("ascii"), event.target.decode("ascii")
-        self._request = Request(method, raw_target, "", headers, address=self.peer)
-        if not event.http_version.startswith(b"1."):
-            return self._answer(Response(505, "HTTP/1.1 only\n", close=True))
-        if event.http_version == b"1.0":  # it can't be upgraded; RFC 9110, section 7.8
-            headers = Headers((n, v) for n, v in headers.items() if n != "upgrade")
-        target = split_target(raw_target, headers.get("host", ""))
-        if target is None:
-            return self._answer(Response(400, "the target is no path of ours\n", close=True))
-        path, query, host = target
-        if host != headers.get("host", ""):
-            headers = Headers(
-                [*((n, v) for n, v in headers.items() if n != "host"), ("host", host)]
-            )
-        self._request = request = self._request._replace(
-            path=path, query_string=query, headers=headers
-        )
-        if self.over_limit and path not in HEALTH_PATHS:
+        self._exchange, request = exchange, exchange.request
+        exchange.must_close |= self._application.draining or bool(self.over_limit)
+        if exchange.verdict is not None:
+            return self._answer(exchange.verdict)
+        if self.over_limit and request.path not in HEALTH_PATHS:
             return self._answer(
                 Response(503, f"too many connections ({self.over_limit})\n", close=True)
             )
@@ -469,66 +418,50 @@ class Connection(asyncio.Protocol):
             answer = self._application.answer(request, self)
         except Exception as failure:
             answer = self._failed(failure)
-        if isinstance(answer, Upgrade) and not has_body:
-            return self._switch(answer)
         if isinstance(answer, Upgrade):
+            if not exchange.has_body:
+                return self._switch(exchange, answer)
             answer = Response(400, "an upgrade has no body\n", close=True)
         if isinstance(answer, Work):
-            return self._begin_work(answer, has_body=has_body)
+            return self._begin_work(exchange, answer)
         # What is not read is no request either.
-        self._close_after |= has_body
+        exchange.must_close |= exchange.has_body
         return self._answer(answer)
 
-    def _begin_work(self, work: Work, *, has_body: bool) -> bool:
-        assert self._http is not None
+    def _begin_work(self, exchange: Exchange, work: Work) -> bool:
         self._work = work
-        self._body.clear()
-        self._wire_bytes = 0
-        if has_body and work.max_body_bytes is not None:
-            if self._http.they_are_waiting_for_100_continue:
-                self.write(self._sent(h11.InformationalResponse(status_code=100, headers=[])))
-            self._state = _State.BODY
-            if work.timeout_s is not None:
-                self.expect(work.timeout_s)
-            return True
-        self._close_after |= has_body
-        self._start_work()
-        return False
+        if not exchange.has_body or work.max_body_bytes is None:
+            exchange.must_close |= exchange.has_body
+            self._start_work(work, exchange.request)
+            return False
+        self.write(exchange.invite_body())
+        self._state = _State.BODY
+        if work.timeout_s is not None:
+            self.expect(work.timeout_s)
+        return True
 
     def _read_body(self) -> bool:
-        assert self._http is not None and self._work is not None
-        bound = self._work.max_body_bytes or 0
+        exchange, work = self._exchange, self._work
+        assert exchange is not None and work is not None
         piece = bytes(self._buffer[:_PIECE_BYTES])
         del self._buffer[:_PIECE_BYTES]
-        self._wire_bytes += len(piece)
         try:
-            if piece or self._eof:
-                self._http.receive_data(piece)
-            event = self._http.next_event()
-            while isinstance(event, h11.Data) and len(self._body) <= bound:
-                self._body += event.data
-                event = self._http.next_event()
-        except h11.RemoteProtocolError as error:
-            self._refuse(error.error_status_hint or 400, "the request's body is malformed")
-            return False
-        if len(self._body) > bound or self._wire_bytes > _OVERHEAD * bound + MAX_HEAD_BYTES:
-            self._acceptor.reached[self._work.limit] += 1
-            self._refuse(413, f"the request's body has more than {bound} bytes")
-            return False
-        if isinstance(event, h11.EndOfMessage):
-            # What follows is another request's, and waits in the right order before what is here.
-            self._buffer[:0] = self._http.trailing_data[0]
-            self._start_work()
-            return False
-        return bool(self._buffer) or self._eof
+            body = exchange.take_body(piece, eof=self._eof, bound=work.max_body_bytes or 0)
+        except UnreadableError as error:
+            if isinstance(error, BodyTooLongError):
+                self._acceptor.reached[work.limit] += 1
+            return self._refuse(error)
+        if body is None:
+            return bool(self._buffer) or self._eof
+        # It waits in the right order before what is here.
+        self._buffer[:0] = exchange.left_over
+        self._start_work(work, exchange.request._replace(body=body))
+        return False
 
-    def _start_work(self) -> None:
-        assert self._request is not None and self._work is not None
+    def _start_work(self, work: Work, request: Request) -> None:
         self._state = _State.ANSWERING
         self.expect(_NO_DEADLINE)
-        request = self._request._replace(body=bytes(self._body))
-        self._body.clear()
-        self._task = self._loop.create_task(self._run(self._work, request))
+        self._task = self._loop.create_task(self._run(work, request))
 
     async def _run(self, work: Work, request: Request) -> None:
         try:
@@ -543,8 +476,8 @@ class Connection(asyncio.Protocol):
             self._turn_soon()
 
     def _failed(self, failure: BaseException) -> Response:
-        assert self._request is not None
-        self._application.failed(self._request, failure)
+        assert self._exchange is not None
+        self._application.failed(self._exchange.request, failure)
         return Response(500, "failed; the log says why\n", close=True)
 
     # Answers.
@@ -558,101 +491,44 @@ class Connection(asyncio.Protocol):
         if close:
             self.finish(at_once=closes)
         else:
-            self.expect(_KEEPALIVE_S)
+            self.expect(self._patience.keepalive_s)
 
     def _answer(self, response: Response) -> bool:
         """Send a response; whether another request may be looked at."""
-        assert self._http is not None and self._request is not None
-        self._close_after |= self._application.draining
+        exchange = self._exchange
+        assert exchange is not None
+        exchange.must_close |= self._application.draining
         try:
-            data = self._rendered(response)
-        except (h11.LocalProtocolError, TypeError, ValueError, AttributeError) as failure:
-            data = self._rendered(self._failed(failure))
+            data = exchange.respond(response)
+        except UNSENDABLE as failure:
+            data = exchange.respond(self._failed(failure))
         self.write(data)
-        if self._http.our_state is not h11.DONE or self._close_after or response.close:
-            said_so = self._request.headers.get("connection", "").lower() == "close"
-            self.finish(at_once=said_so and not self._close_after and not self._buffer)
+        if not exchange.may_continue:
+            # Who asked for the end sends nothing else, unless it has already.
+            at_once = exchange.peer_said_close and not exchange.must_close and not self._buffer
+            self.finish(at_once=at_once)
             return False
         self._state = _State.HEAD
-        self._http = self._request = self._work = None
-        self.expect(self._acceptor.handshake_timeout_s if self._buffer else _KEEPALIVE_S)
+        self._exchange = self._work = None
+        self.expect(
+            self._acceptor.handshake_timeout_s if self._buffer else self._patience.keepalive_s
+        )
         if self._paused:
             self.pause_writing()
         return True
 
-    def _rendered(self, response: Response) -> bytes:
-        """Return a response's bytes. Raises what says that it can't be sent."""
-        if not isinstance(response.status, int) or not 200 <= response.status <= 599:
-            raise ValueError(f"status {response.status!r} is none of a response")
-        body, kind = response.body, b"application/octet-stream"
-        if isinstance(body, str):
-            body, kind = body.encode("utf-8"), b"text/plain; charset=utf-8"
-        if not isinstance(body, bytes):
-            raise TypeError(f"a body of {type(body).__name__}")
-        fields = [
-            (name.encode("ascii"), value.encode("latin-1"))
-            for name, value in response.headers.items()
-        ]
-        for name, _ in fields:
-            if name.lower() in _OURS:
-                raise ValueError(f"header field {name.decode()} is the server's to set")
-        if all(name.lower() != b"content-type" for name, _ in fields):
-            fields.append((b"Content-Type", kind))
-        fields += [
-            (b"Content-Length", b"%d" % len(body)),
-            (b"Date", self._acceptor.stamps.date()),
-            *SECURITY,
-        ]
-        if response.close or self._close_after:
-            fields.append((b"Connection", b"close"))
-        data = self._sent(
-            h11.Response(
-                status_code=response.status, headers=fields, reason=reason(response.status)
-            )
-        )
-        assert self._request is not None
-        bodiless = self._request.method == "HEAD" or response.status in (204, 304)
-        if body and not bodiless:
-            data += self._sent(h11.Data(data=body))
-        return data + self._sent(h11.EndOfMessage())
-
-    def _sent(self, event: Any) -> bytes:
-        assert self._http is not None
-        return self._http.send(event) or b""
-
-    def _refuse(self, status: int, problem: str) -> None:
+    def _refuse(self, error: UnreadableError) -> bool:
         """Answer what can't be read as a request, and hang up."""
-        body = f"{problem}\n".encode("ascii")
-        fields = (
-            (b"Content-Type", b"text/plain; charset=utf-8"),
-            (b"Content-Length", b"%d" % len(body)),
-            (b"Date", self._acceptor.stamps.date()),
-            *SECURITY,
-            (b"Connection", b"close"),
-        )
-        lines = b"".join(b"%b: %b\r\n" % field for field in fields)
-        self.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, reason(status), lines, body))
+        self.write(refusal(error, date=self._acceptor.stamps.date()))
         self._acceptor.requests += 1
         self.finish()
+        return False
 
-    def _switch(self, upgrade: Upgrade) -> bool:
-        """Become a WebSocket. RFC 6455, section 4.2.2."""
-        fields = (
-            (b"Upgrade", b"websocket"),
-            (b"Connection", b"Upgrade"),
-            (b"Sec-WebSocket-Accept", upgrade.accept.encode("ascii")),
-            (b"Date", self._acceptor.stamps.date()),
-            *SECURITY,
-        )
-        self.write(
-            self._sent(
-                h11.InformationalResponse(
-                    status_code=101, headers=list(fields), reason=b"Switching Protocols"
-                )
-            )
-        )
+    def _switch(self, exchange: Exchange, upgrade: Upgrade) -> bool:
+        """Become a WebSocket."""
+        self.write(exchange.switch(upgrade.accept))
         self._state = _State.SOCKET
-        self._http = self._request = self._work = None
+        self._exchange = self._work = None
         # The handshake has its whole time from here: the connection may have served requests before.
         self.expect(self._acceptor.handshake_timeout_s)
         self._socket = upgrade.begin(self)
@@ -671,7 +547,7 @@ class Connection(asyncio.Protocol):
         backlog = self.backlog_bytes()
         if self._state is not _State.SOCKET and backlog and backlog < self._backlog_before:
             self._backlog_before = backlog
-            self.expect(_STALLED_S)
+            self.expect(self._patience.stalled_s)
             return
         match self._state:
             case _State.SOCKET:

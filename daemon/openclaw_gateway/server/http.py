@@ -21,7 +21,7 @@ from openclaw_gateway.server.acceptor import Acceptor
 from openclaw_gateway.server.auth import Authenticator, Verdict
 from openclaw_gateway.server.builtin import Health, add_builtin, resident_bytes
 from openclaw_gateway.server.clients import Clients
-from openclaw_gateway.server.connection import Connection, Upgrade, Work
+from openclaw_gateway.server.connection import PATIENCE, Connection, Patience, Upgrade, Work
 from openclaw_gateway.server.lines import Lines, take_over
 from openclaw_gateway.server.message import HEALTH_PATHS, Request, Response
 from openclaw_gateway.server.methods import Registry, Route
@@ -65,6 +65,7 @@ class Server:
         *,
         failing: Callable[[], list[str]],
         tls: ssl.SSLContext | None = None,
+        patience: Patience = PATIENCE,
     ) -> None:
         """
         Set everything up, and open nothing.
@@ -75,12 +76,13 @@ class Server:
             journal: Told of what goes wrong; shown by ``logs.tail``.
             failing: Names what keeps the gateway from doing its work; an empty list if nothing.
             tls: What to speak TLS with; ``None`` speaks plain HTTP.
+            patience: How long peers are waited for, beside what the settings say.
         """
         self._journal, self._record = journal, record
         self._lines = Lines(journal)
         self._registry = Registry()
         self._trusted = TrustedProxies(settings.trusted_proxies)
-        self._acceptor = Acceptor(settings.limits, self._trusted, tls=tls)
+        self._acceptor = Acceptor(settings.limits, self._trusted, tls=tls, patience=patience)
         self._authenticator = Authenticator(settings, reached=self._acceptor.reached)
         self._presence = Presence(
             gateway_entry(

@@ -47,13 +47,8 @@ INVALID_DATA = 1007
 _ACCEPT_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455, section 1.3."""
 
-_CLOSE_TIMEOUT_S = 1.0
-"""Seconds that a client has to answer our close frame."""
-
 _PREAUTH_SLACK = 2
 """Before the hello a client may send this many frames of the largest size."""
-
-_PING_S = 25.0
 
 _INSTEAD = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
 """What a 426 must name. RFC 9110, section 15.5.22; RFC 6455, section 4.4."""
@@ -254,7 +249,7 @@ class Client:
             self._core.send_ping(b"")
             self._pinged = True
             self._flush()
-            self.connection.expect(_PING_S)
+            self.connection.expect(self._shared.acceptor.patience.ping_s)
 
     def lost(self) -> None:
         """Clear up: the connection is over."""
@@ -293,7 +288,7 @@ class Client:
                 if self._core.state is State.OPEN and not self._is_over:
                     self._core.send_close(code, reason)
                     # It goes out after all that is before it; a peer that reads nothing never gets it.
-                    self.connection.expect(2 * _CLOSE_TIMEOUT_S)
+                    self.connection.expect(2 * self._shared.acceptor.patience.goodbye_s)
             case Invoke():
                 self._invoke(effect)
             case Limited(limit):
@@ -369,7 +364,7 @@ class Client:
             if self.session.is_open:
                 self._allowance = None
                 self._shared.acceptor.authenticated(self.connection)
-                self.connection.expect(_PING_S)
+                self.connection.expect(self._shared.acceptor.patience.ping_s)
                 self._clients.joined(self)
         self._authenticating = None
         self._advance()
