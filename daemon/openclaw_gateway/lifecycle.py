@@ -381,7 +381,7 @@ def _report_reload(settings: Settings, fresh: Settings, journal: Journal) -> Non
     journal.threshold = fresh.log_level
     waiting = [
         name
-        for name in ("port", "addresses", "state_dir", "config_path")
+        for name in ("port", "addresses", "state_dir", "config_path", "cluster")
         if getattr(fresh, name) != getattr(settings, name)
     ]
     # Another certificate is shown at once; whether TLS is spoken at all is settled at the start.

@@ -22,6 +22,7 @@ PURE: dict[str, set[str]] = {
     "supervisor.events": set(),
     "protocol.calls": _FRAMES,
     "protocol.frames": {"protocol.schema"},
+    "protocol.role": set(),
     "protocol.schema": set(),
     "protocol.scopes": set(),
     "protocol.session": {"protocol.calls", "protocol.scopes"} | _FRAMES,

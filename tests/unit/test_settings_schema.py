@@ -54,9 +54,14 @@ def test_bounds_of_numbers_are_the_codes(key: Key) -> None:
 
 
 def test_schema_of_our_own_file_has_nothing_else() -> None:
-    own = SCHEMAS["openclaw-gateway"]["properties"]
-    names = {*own, *(f"limits.{name}" for name in own["limits"]["properties"])}
-    assert names - {"$schema", "limits"} == {key.own_path for key in KEYS if key.own_path}
+    own = dict(SCHEMAS["openclaw-gateway"]["properties"])
+    names = {
+        f"{section}.{name}"
+        for section in ("limits", "cluster")
+        for name in own.pop(section)["properties"]
+    }
+    known = {key.own_path for key in (*KEYS, *SECRETS) if key.own_path}
+    assert (names | own.keys()) - {"$schema"} == known
 
 
 def test_what_the_package_ships_is_as_the_schema_says() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.settings import load as settings
-from openclaw_gateway.settings.keys import SECRETS
+from openclaw_gateway.settings.keys import SECRETS, credential
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICE = UNITS / "openclaw-gateway.service"
@@ -142,7 +142,7 @@ def test_nothing_that_systemd_252_misreads():
 
 def test_credentials_are_those_that_the_code_reads():
     passed = {value.partition(":")[0] for value in directives(TEMPLATE)["Service.LoadCredential"]}
-    assert passed == {f"openclaw-gateway.{key.field}" for key in SECRETS}
+    assert passed == {credential(key.field) for key in SECRETS}
     assert passed == set(directives(SERVICE)["Service.LoadCredential"])
 
 

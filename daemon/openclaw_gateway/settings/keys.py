@@ -10,9 +10,12 @@ from openclaw_gateway.settings.json5 import Keys
 from openclaw_gateway.settings.model import AuthMode, Bind
 from openclaw_gateway.settings.values import (
     count,
+    endpoints,
     hosts,
+    http_url,
     interval,
     ip_address,
+    key_name,
     level,
     milliseconds,
     nearest,
@@ -73,6 +76,11 @@ def _own(name: str, parse: Callable[[object], Any], default: Any) -> Key:
     return Key(field, parse, default, f"gateway.limits.{name}", f"limits.{name}")
 
 
+def _cluster(key: str, field: str, parse: Callable[[object], Any], default: Any = None) -> Key:
+    """Return one of ``cluster``, which are ours."""
+    return Key(f"cluster.{field}", parse, default, f"gateway.cluster.{key}", f"cluster.{key}")
+
+
 KEYS = (
     Key("port", port_number, 18789, "gateway.port", flag="--port", parse_file=port_in_file),
     Key("bind", one_of(Bind), Bind.LOOPBACK, "gateway.bind", flag="--bind", parse_file=_bind_in_file),
@@ -109,13 +117,33 @@ KEYS = (
     _own("requestsPerSecond", count(1, 10**6), 1000),
     _own("requestTimeoutMs", interval(10), 25.0),
     _own("tickIntervalMs", interval(250), 30.0),
+    _cluster("endpoints", "endpoints", endpoints),
+    _cluster("name", "name", key_name),
+    _cluster("url", "url", http_url),
+    _cluster("leaseMs", "lease_s", interval(1000), 15.0),
+    _cluster("renewDeadlineMs", "renew_deadline_s", interval(500), 10.0),
+    _cluster("retryMs", "retry_s", interval(100), 2.0),
+    _cluster("user", "user", text),
+    _cluster("passwordPath", "password_path", text),
+    _cluster("caPath", "ca", text),
+    _cluster("certPath", "certificate", text),
+    _cluster("keyPath", "key", text),
 )  # fmt: skip
 
-SECRETS = (
+CLIENT_SECRETS = (
     Key("token", secret, None, "gateway.auth.token", flag="--token"),
     Key("password", secret, None, "gateway.auth.password", flag="--password"),
 )
+"""What clients get in with."""
+
+SECRETS = (*CLIENT_SECRETS, _cluster("password", "password", secret))
 """Read apart: they may be references, and what is not needed is not looked for."""
+
+
+def credential(field: str) -> str:
+    """Return the name of the systemd credential that a secret may come as; a profile's has no dot in it."""
+    return f"openclaw-gateway.{field.replace('.', '-')}"
+
 
 LIMIT_NAMES = {
     key.field.removeprefix("limits."): key.name.rpartition(".")[2]
@@ -141,10 +169,12 @@ _KNOWN = {
     "gateway.auth.trustedProxy": "userHeader requiredHeaders allowUsers allowLoopback",
     "gateway.tls": "enabled autoGenerate certPath keyPath caPath",
     "gateway.limits": "",
+    "gateway.cluster": "",
 }
 _OBJECTS = (
     "controlUi", "terminal", "auth", "auth.rateLimit", "auth.trustedProxy", "tools", "tailscale",
     "remote", "reload", "tls", "http", "push", "nodes", "limits",
+    "cluster",
 )  # fmt: skip
 """Below ``gateway``: what must be an object."""
 _RETIRED = {
@@ -167,16 +197,18 @@ _NEAR = 0.75
 
 def own_document_problems(merged: Merged) -> Iterator[Any]:
     """Yield what is odd in our own file: an error where a name is nearly one we know, else a warning."""
-    top = {(key.own_path or "").partition(".")[0] for key in KEYS if key.own_path} | {"$schema"}
-    below = {key.own_path.removeprefix("limits.") for key in KEYS if key.own_path}
-    limits = look_up(merged.value, ("limits",))
-    if limits is not MISSING and not isinstance(limits, dict):
-        yield merged.origin(("limits",)).error("must be an object")
-        limits = MISSING
+    paths = [key.own_path.split(".") for key in (*KEYS, *SECRETS) if key.own_path]
+    top = {path[0] for path in paths} | {"$schema"}
     yield from _unknown(merged, (), merged.value, top, top)
-    if limits is not MISSING:
-        known = below - top
-        yield from _unknown(merged, ("limits",), limits, known, known)
+    for section in sorted({path[0] for path in paths if len(path) > 1}):
+        node = look_up(merged.value, (section,))
+        if node is MISSING:
+            continue
+        if not isinstance(node, dict):
+            yield merged.origin((section,)).error("must be an object")
+            continue
+        known = {path[1] for path in paths if path[0] == section and len(path) > 1}
+        yield from _unknown(merged, (section,), node, known, known)
 
 
 def document_problems(merged: Merged) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.host import interfaces
 from openclaw_gateway.settings import keys as known_keys
 from openclaw_gateway.settings import references
+from openclaw_gateway.settings.cluster import settle_cluster
 from openclaw_gateway.settings.environment import (
     Environment,
     add_config_variables,
@@ -32,7 +33,15 @@ from openclaw_gateway.settings.includes import (
     look_up,
     resolve,
 )
-from openclaw_gateway.settings.keys import KEYS, LIMIT_NAMES, SECRETS, Key, bind_alias
+from openclaw_gateway.settings.keys import (
+    CLIENT_SECRETS,
+    KEYS,
+    LIMIT_NAMES,
+    SECRETS,
+    Key,
+    bind_alias,
+    credential,
+)
 from openclaw_gateway.settings.location import (
     DEFAULT,
     Location,
@@ -41,7 +50,7 @@ from openclaw_gateway.settings.location import (
     locate,
     profile_port,
 )
-from openclaw_gateway.settings.model import Address, AuthMode, Bind, Limits, Settings, Tls
+from openclaw_gateway.settings.model import Address, AuthMode, Bind, Cluster, Limits, Settings, Tls
 from openclaw_gateway.settings.settle import (
     Candidate,
     Surroundings,
@@ -59,13 +68,14 @@ from openclaw_gateway.settings.sources import (
 from openclaw_gateway.settings.values import UnfitError, port_in_variable, secret
 
 __all__ = [
-    "LIMIT_NAMES", "TOKEN_FILE", "Address", "AuthMode", "Bind", "Examined", "Limits", "Settings",
-    "Tls", "examine", "load",
+    "LIMIT_NAMES", "TOKEN_FILE", "Address", "AuthMode", "Bind", "Cluster", "Examined", "Limits",
+    "Settings", "Tls", "examine", "load",
 ]  # fmt: skip
 
 TOKEN_FILE = "gateway.token"
 """In the state directory: the token that is made at the first start if none is configured."""
 
+CLUSTER_VARIABLE = "OPENCLAW_GATEWAY_CLUSTER_PASSWORD"
 _MULTIPLE = "OPENCLAW_ALLOW_MULTI_GATEWAY"
 _CONFIG_VARIABLE = "OPENCLAW_CONFIG_PATH"
 _SHELL_VARIABLE = "OPENCLAW_LOAD_SHELL_ENV"
@@ -265,18 +275,21 @@ class _Examination:
 
     def _readable_secrets(self) -> Iterable[str]:
         """Warn of a secret written into a file that everyone may read."""
-        for layer in self._document.layers:
-            if not layer.text.info.st_mode & stat.S_IROTH:
+        for merged, keys in (
+            (self._document, ("gateway", "auth", "token")),
+            (self._document, ("gateway", "auth", "password")),
+            (self._document, ("gateway", "cluster", "password")),
+            (self._own, ("cluster", "password")),
+        ):
+            value = look_up(merged.value, keys)
+            if not isinstance(value, str) or refers(value):
                 continue
-            for key in ("token", "password"):
-                keys = ("gateway", "auth", key)
-                value = look_up(self._document.value, keys)
-                written = (
-                    isinstance(value, str) and not substitute(value, self._environment).through
-                )
-                origin = self._document.origin(keys)
-                if written and origin.source == layer.text.path and not refers(value):
-                    mode = stat.S_IMODE(layer.text.info.st_mode)
+            if substitute(value, self._environment).through or references.is_reference(value):
+                continue
+            origin = merged.origin(keys)
+            for layer in merged.layers:
+                mode = stat.S_IMODE(layer.text.info.st_mode)
+                if origin.source == layer.text.path and mode & stat.S_IROTH:
                     yield (
                         f"{layer.text.path}: everyone may read {origin.name} in it "
                         f"(mode {mode:04o}): chmod 600"
@@ -308,6 +321,9 @@ class _Examination:
             settle_addresses(values, origins, self._around)
         with self._noting():
             settle_tls(values, origins, where)
+        values["cluster"], origins["cluster"] = None, DEFAULT
+        with self._noting():
+            self._settle_cluster()
         if not serves:
             values["auth_mode"] = values["auth_mode"] or AuthMode.TOKEN
             return
@@ -371,18 +387,66 @@ class _Examination:
             values["port"] = profile_port(self.where.profile)
             origins["port"] = Origin("profile", self.where.profile)
 
+    def _settle_cluster(self) -> None:
+        """Settle what stands in ``cluster``, if there is such an object in either file."""
+        asked_for = next(
+            (
+                merged.origin(keys)
+                for merged, keys in (
+                    (self._own, ("cluster",)),
+                    (self._document, ("gateway", "cluster")),
+                )
+                if look_up(merged.value, keys) is not MISSING
+            ),
+            None,
+        )
+        if asked_for is None or any(self._is_about(p, "cluster") for p in self._problems):
+            return
+        self._warnings += settle_cluster(
+            self._values,
+            self._origins,
+            asked_for=asked_for,
+            password=self._cluster_password,
+            absolute=lambda path, origin: absolute(path, self.where.home, origin),
+            host_name=self._around.host_name(),
+        )
+
+    def _is_about(self, problem: ConfigurationError, section: str) -> bool:
+        """Whether a value is wrong that is of a section, so that its default stands for it."""
+        return f"{problem.key}.".removeprefix("gateway.").startswith(f"{section}.")
+
+    def _cluster_password(self) -> tuple[Secret, Origin] | None:
+        """Return etcd's password: a credential before a file, the settings and the variable."""
+        path = self._values["cluster.password_path"]
+        origin = self._origins["cluster.password_path"]
+        for candidate in self._handed_over("cluster.password"):
+            return candidate.read()
+        if path:
+            path = absolute(path, self.where.home, origin)
+            secret = read_secret(origin.source, origin.name, path, private=True)
+            return secret, origin.by_way_of(f"file {path}")
+        for merged, keys in (
+            (self._own, ("cluster", "password")),
+            (self._document, ("gateway", "cluster", "password")),
+        ):
+            for candidate in self._written(keys, merged):
+                return candidate.read()
+        for candidate in self._from_variable(CLUSTER_VARIABLE):
+            return candidate.read()
+        return None
+
     # Stage: secrets
 
     def _candidates(self) -> dict[str, list[Candidate]]:
         """Return for each kind of secret what there is, the strongest first; nothing is read but what is at hand."""
         found: dict[str, list[Candidate]] = {}
-        for key in SECRETS:
+        for key in CLIENT_SECRETS:
             kind = key.field
             found[kind] = [
                 *self._given(kind),
-                *self._written(("gateway", "auth", kind)),
+                *self._written(("gateway", "auth", kind), self._document),
                 *self._from_variable(f"OPENCLAW_GATEWAY_{kind.upper()}"),
-                *self._written(("gateway", "remote", kind)),
+                *self._written(("gateway", "remote", kind), self._document),
             ]
         return found
 
@@ -398,8 +462,12 @@ class _Examination:
             yield _in_file(
                 self._flags[f"{flag}-file"], Origin("flag", f"{flag}-file"), private=True
             )
+        yield from self._handed_over(kind)
+
+    def _handed_over(self, field: str) -> Iterable[Candidate]:
+        """Yield systemd's credential for a secret, if there is one."""
         directory = self._environ.get("CREDENTIALS_DIRECTORY")
-        name = f"openclaw-gateway.{kind}"
+        name = credential(field)
         path = os.path.join(directory, name) if directory else ""
         if path and os.path.exists(path):
             # systemd guards that directory itself: mode 0400, or 0440 with an access list from 257 on.
@@ -410,9 +478,9 @@ class _Examination:
         if variable:
             yield _ready(variable.value, variable.origin)
 
-    def _written(self, keys: tuple[str, ...]) -> Iterable[Candidate]:
-        """Yield the secret that stands in the document, or what it refers to."""
-        document, environment = self._document, self._environment
+    def _written(self, keys: tuple[str, ...], document: Merged) -> Iterable[Candidate]:
+        """Yield the secret that stands in a document, or what it refers to."""
+        environment = self._environment
         value = look_up(document.value, keys)
         if value is MISSING:
             return

@@ -89,7 +89,12 @@ class Location(NamedTuple):
     @property
     def own_path(self) -> str:
         """The file of our own settings."""
-        return os.path.join(os.path.dirname(self.config_path), OWN_NAME)
+        return own_path_beside(self.config_path)
+
+
+def own_path_beside(config_path: str) -> str:
+    """Return the file of our own settings that belongs to a configuration file."""
+    return os.path.join(os.path.dirname(config_path), OWN_NAME)
 
 
 def locate(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Location:

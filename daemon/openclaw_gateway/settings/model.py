@@ -80,6 +80,47 @@ class Limits(NamedTuple):
     auth_lockout_s: float
 
 
+class Cluster(NamedTuple):
+    """One active gateway per name, by a record on etcd; see ``settings.cluster``."""
+
+    endpoints: tuple[str, ...]
+    """etcd's client URLs, ``http://host:port``, all of one scheme; at least one."""
+    name: str
+    """The cluster's: letters, digits, ``.``, ``_`` and ``-``. Part of the record's key."""
+    url: str
+    """Where clients reach this host's gateway, for those who ask a standby."""
+    lease_s: float
+    """Seconds without a change of the record after which another host may take over."""
+    renew_deadline_s: float
+    """Seconds since the last acknowledged renewal was sent, after which the active gateway stops."""
+    retry_s: float
+    """Seconds between two renewals."""
+    user: str | None
+    """Of etcd; ``None`` where etcd asks for none."""
+    password: Secret | None
+    """Set if ``user`` is."""
+    ca_path: str | None
+    """Who signed etcd's certificates; set if the endpoints are ``https``. Absolute, as are the next two."""
+    certificate_path: str | None
+    """What we show to etcd."""
+    key_path: str | None
+    """Set if ``certificate_path`` is."""
+
+    @property
+    def kill_s(self) -> float:
+        """
+        Seconds since the last acknowledged renewal was sent, after which the kernel ends us.
+
+        12/15 of the lease: hosts' clocks may run at rates as far apart as that. The rest of the way
+        from ``renew_deadline_s`` is for saying goodbye.
+        """
+        return self.lease_s * KILL_SHARE
+
+
+KILL_SHARE = 12 / 15
+"""Of a lease that is over on the active host's clock when it is ended, whatever it does."""
+
+
 class Settings(NamedTuple):
     """Every setting of a gateway, checked; made by ``load`` and ``examine`` only."""
 
@@ -91,6 +132,8 @@ class Settings(NamedTuple):
     """All of them; ``host`` is the first."""
     tls: Tls | None
     """``None`` is plain text."""
+    cluster: Cluster | None
+    """``None``: this gateway asks nobody whether it may serve."""
     config_path: str
     own_path: str
     """The file of our own settings, beside ``config_path``; neither need exist."""

@@ -25,6 +25,7 @@ class Surroundings(NamedTuple):
     addresses: Callable[[], tuple[str, ...]]
     """The IPv4 addresses of its interfaces."""
     is_container: Callable[[], bool]
+    host_name: Callable[[], str] = lambda: os.uname().nodename
 
 
 def addresses(bind: Bind, host: str | None, around: Surroundings) -> tuple[Address, ...]:

@@ -21,15 +21,16 @@ class UnfitError(ValueError):
     Attributes:
         expected: What that is.
         suggestion: ``; did you mean "x"?``, or empty.
+        is_secret: Whether the value is not to be shown, whatever it is.
     """
 
-    def __init__(self, expected: str, suggestion: str = "") -> None:
+    def __init__(self, expected: str, suggestion: str = "", *, is_secret: bool = False) -> None:
         super().__init__(expected, suggestion)
-        self.expected, self.suggestion = expected, suggestion
+        self.expected, self.suggestion, self.is_secret = expected, suggestion, is_secret
 
     def about(self, shown: str | None) -> str:
         """Return the sentence about a value as it is to be shown; ``None`` for a secret."""
-        instead = "" if shown is None else f", not {shown[:80]}"
+        instead = "" if shown is None or self.is_secret else f", not {shown[:80]}"
         return f"must be {self.expected}{instead}{self.suggestion}"
 
     def __str__(self) -> str:
@@ -236,3 +237,58 @@ def text(value: object) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         return _fail("a string that is not empty")
     return whole(value)
+
+
+def http_url(value: object) -> str:
+    """Read a URL of HTTP without a path: scheme, host, and a port if it is not the scheme's own."""
+    from urllib.parse import urlsplit
+
+    written = value if isinstance(value, str) else ""
+    if "@" in written:
+        raise UnfitError("a URL without a user and password in it", is_secret=True)
+    # No dialects: what one reader takes for a host, another may take for something else.
+    fits = written.isascii() and written.isprintable() and not set(written) & set(' \\"<>?#%')
+    try:
+        parts = urlsplit(written) if fits else None
+        host, port = (parts.hostname, parts.port) if parts else (None, None)
+    except ValueError:  # brackets that hold no address, or a port that is none
+        parts, host, port = None, None, None
+    if (
+        not parts
+        or parts.scheme not in ("http", "https")
+        or parts.path not in ("", "/")
+        or port == 0
+    ):
+        host = None
+    if not parts or not host:
+        _fail('a URL such as "https://gateway-a.example.org:18789", without a path')
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
+
+
+ETCD_PORT = 2379
+"""Where etcd serves its clients unless told otherwise."""
+
+
+def endpoints(value: object) -> tuple[str, ...]:
+    """Read etcd's client URLs; return each once, with its port."""
+    from urllib.parse import urlsplit
+
+    found: dict[str, None] = {}
+    for one in strings(value):
+        try:
+            endpoint = http_url(one)
+        except UnfitError as error:
+            expected = 'a list of URLs such as "https://etcd-a.example.org:2379", without paths, users and passwords'
+            raise UnfitError(expected, is_secret=error.is_secret) from None
+        found[endpoint if urlsplit(endpoint).port else f"{endpoint}:{ETCD_PORT}"] = None
+    return tuple(found)
+
+
+def key_name(value: object) -> str:
+    """Read a name that can be part of a key, a file's name and a label."""
+    text = value if isinstance(value, str) else ""
+    fits = text.isascii() and all(c.isalnum() or c in "._-" for c in text)
+    if not fits or not 0 < len(text) <= 64 or not text[0].isalnum():
+        _fail("letters, digits, ., _ and -, at most 64 of them, a letter or digit first")
+    return text

@@ -20,6 +20,7 @@ _OURS = "OPENCLAW_"
 _SECRETS = {
     "openclaw-gateway.token": "OPENCLAW_GATEWAY_TOKEN",
     "openclaw-gateway.password": "OPENCLAW_GATEWAY_PASSWORD",
+    "openclaw-gateway.cluster-password": "OPENCLAW_GATEWAY_CLUSTER_PASSWORD",
 }
 """Each credential of ours, and the variable that says the same."""
 _MAX_FILE_BYTES = 1 << 20

@@ -12,7 +12,10 @@ from openclaw_gateway.admin.look.environment import files_of, parse
 from openclaw_gateway.admin.look.facts import Facts
 from openclaw_gateway.admin.look.selection import SECRET_VARIABLES
 from openclaw_gateway.admin.look.units import Unit
+from openclaw_gateway.settings.load import CLUSTER_VARIABLE
+from openclaw_gateway.settings.location import own_path_beside
 
+_VARIABLES = (*SECRET_VARIABLES, CLUSTER_VARIABLE)
 _SECRET_KEYS = ('"token"', '"password"', "token:", "password:")
 
 
@@ -29,7 +32,7 @@ class Secrets(NamedTuple):
 
 def _secrets_in(found: tuple[Unit, ...]) -> Iterator[tuple[Unit, str]]:
     for unit in found:
-        for variable in SECRET_VARIABLES:
+        for variable in _VARIABLES:
             if unit.environment.get(variable):
                 yield unit, variable
 
@@ -39,6 +42,7 @@ def look_for_secrets(facts: Facts, found: tuple[Unit, ...]) -> Secrets:
     looks: list[tuple[str, Callable[[str], Iterator[tuple[str, int]]]]] = [
         (facts.lock.state_dir, _open_in_state),
         (facts.subject.place.config_path, _open_configuration),
+        (own_path_beside(facts.subject.place.config_path), _open_configuration),
         *((path, _open_environment) for unit in found for path in files_of(unit)),
     ]
     open_files: list[tuple[str, int]] = []
@@ -76,7 +80,7 @@ def _open_environment(path: str) -> Iterator[tuple[str, int]]:
 
 def _sets_secret(path: str) -> bool:
     variables = parse(files.read(path) or "")
-    return any(variables.get(name) for name in SECRET_VARIABLES)
+    return any(variables.get(name) for name in _VARIABLES)
 
 
 def _mode(path: str) -> int:
