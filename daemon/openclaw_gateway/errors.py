@@ -244,6 +244,39 @@ class ClaimLostError(GatewayError):
         return f"lost the claim on {self.path}: {self.problem}"
 
 
+class EtcdError(GatewayError):
+    """
+    etcd did not do what it was asked, as far as we know. It ends nothing but an administrator's command.
+
+    Attributes:
+        endpoint: Who was asked last.
+        problem: Why not.
+        code: gRPC's code, if etcd itself refused; ``None`` if there was no answer of its.
+    """
+
+    def __init__(self, endpoint: str, problem: str, *, code: int | None = None) -> None:
+        super().__init__(endpoint, problem)
+        self.endpoint, self.problem, self.code = endpoint, problem, code
+
+    def __str__(self) -> str:
+        return f"etcd at {self.endpoint}: {self.problem}"
+
+
+class TenureLostError(GatewayError):
+    """The cluster's record could not be kept: we may not be its active gateway any more. ``problem`` says why."""
+
+    exit_code = ExitCode.TEMPORARY
+    hint = "it stands by after its restart; see whether the cluster's etcd nodes can be reached from here"
+    event = Event.TENURE_LOST
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return f"no longer the active gateway of the cluster {self.name}: {self.problem}"
+
+
 class InstallError(GatewayError):
     """Units can't be installed; ``problem`` says why."""
 

@@ -12,6 +12,7 @@ from openclaw_gateway.errors import (
     BindError,
     ClaimLostError,
     ConfigurationError,
+    EtcdError,
     ExitCode,
     GatewayError,
     GatewayLockError,
@@ -22,6 +23,7 @@ from openclaw_gateway.errors import (
     ReloadError,
     ShortageError,
     StorageError,
+    TenureLostError,
     UnreadableError,
     UsageError,
 )
@@ -104,6 +106,16 @@ URL = "ws://127.0.0.1:18789"
             "/etc/x.json gateway.port: must be a port",
             78,
         ),
+        (
+            EtcdError("http://etcd-a:2379", "etcdserver: no leader", code=14),
+            "etcd at http://etcd-a:2379: etcdserver: no leader",
+            1,
+        ),
+        (
+            TenureLostError("home", "the record was not renewed for 10 s"),
+            "no longer the active gateway of the cluster home: the record was not renewed for 10 s",
+            75,
+        ),
         (InstallError("it is taken"), "cannot install the units: it is taken", 1),
         (UsageError("--force", "it ends others"), "--force is not taken: it ends others", 2),
         (
@@ -140,6 +152,7 @@ def test_text_and_exit_code(error: GatewayError, text: str, code: int) -> None:
         (ClaimLostError("/state", "replaced"), Event.CLAIM_LOST),
         (ShortageError("Too many open files"), Event.FAILED),
         (NotReadyError("no answer"), Event.FAILED),
+        (TenureLostError("home", "gone"), Event.TENURE_LOST),
     ],
 )
 def test_event_that_an_ending_is_logged_as(error: GatewayError, event: Event) -> None:

@@ -20,7 +20,7 @@ FLOORS = (
     {"cli"},
     {"gateway", "guard"},
     {"lifecycle", "server", "admin"},
-    {"claim"},
+    {"claim", "cluster"},
     {"client"},
     {"protocol", "settings"},
     {"supervisor", "host", "errors"},

@@ -32,6 +32,8 @@ PURE: dict[str, set[str]] = {
     "claim.decision": {"client.answer"} | _ERRORS,
     # For a type: what stands in /proc/<pid>/stat. It opens nothing until it is asked.
     "claim.record": {"host.process"},
+    "cluster.record": set(),
+    "cluster.rule": {"cluster.record"},
     "guard.rule": {"client.answer"} | _ERRORS,
     "server.access": set(),
     "server.message": set(),

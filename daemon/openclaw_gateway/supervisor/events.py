@@ -54,6 +54,10 @@ class Event(Enum):
     CHILD_STARTED = ("b2e112ab557744a6b316b4a382990eb5", Priority.INFO)
     CHILD_READY = ("0f977650bc2e4a7da69500765fbc6f60", Priority.NOTICE)
     CHILD_ENDED = ("ba16d7a7bd9b4aea94b1fbbbc0a3b5a1", Priority.ERROR)
+    CLUSTER_ACTIVE = ("400bed7452df4261975ef193db12c383", Priority.NOTICE)
+    CLUSTER_STANDBY = ("c11ddb40bf214a98ad2c90723b985dd1", Priority.NOTICE)
+    CLUSTER_UNREACHABLE = ("ccfa83b06ead46c4ace12780ffaf1b5a", Priority.WARNING)
+    TENURE_LOST = ("cbf288ca8dd042039dda7469df4125eb", Priority.CRIT)
 
     def __init__(self, message_id: str, priority: Priority) -> None:
         self.message_id, self.priority = message_id, priority

@@ -1,0 +1,204 @@
+"""Real etcd nodes for tests: on loopback, started and ended by the test, with data of their own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from conftest import CAP_S, clean_environ, free_port
+
+HEARTBEAT_MS, ELECTION_MS = 100, 1000
+"""etcd's defaults; a stopped leader is replaced after one to two of the latter."""
+
+
+def leave_out(why: str) -> NoReturn:
+    """Leave the running test out, loudly; with ``ETCD_TESTS=required``, which CI sets, fail it."""
+    if os.environ.get("ETCD_TESTS") == "required":
+        pytest.fail(f"tests with etcd are required: {why}")
+    pytest.skip(f"TESTS WITH etcd LEFT OUT: {why}")
+
+
+def program() -> str:
+    """Return where etcd is, or leave the test out."""
+    found = shutil.which("etcd")
+    if found is None:
+        leave_out("apt-get install etcd-server (etcd on older releases)")
+    return found
+
+
+def version() -> str:
+    """Return etcd's version."""
+    said = subprocess.run([program(), "--version"], capture_output=True, text=True, check=True)
+    found = re.search(r"etcd Version: (\S+)", said.stdout)
+    assert found
+    return found[1]
+
+
+class Node:
+    """One member of an etcd cluster."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        options: Sequence[str] = (),
+        scheme: str = "http",
+        prefix: Sequence[str] = (),
+    ) -> None:
+        self.name, self.folder, self.host, self.scheme = name, folder, host, scheme
+        self.port, self.peer_port = free_port(), free_port()
+        self._options, self._prefix = options, prefix
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = folder / f"{name}.log"
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+    @property
+    def peer_url(self) -> str:
+        return f"http://{self.host}:{self.peer_port}"
+
+    def start(self, initial: str) -> None:
+        """Start it with the data that it has, if any."""
+        command = [
+            *self._prefix,
+            program(),
+            *("--name", self.name, "--data-dir", str(self.folder / self.name)),
+            *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
+            *("--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url),
+            *("--initial-cluster", initial, "--initial-cluster-token", "tests"),
+            *("--heartbeat-interval", str(HEARTBEAT_MS), "--election-timeout", str(ELECTION_MS)),
+            "--unsafe-no-fsync" if _knows_no_fsync() else "--log-level=error",
+            *self._options,
+        ]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environ()
+            )
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once; also one that is stopped."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(CAP_S)
+            self._process = None
+
+    def ask(self, path: str, body: dict[str, Any], *, token: str = "", timeout_s: float = 5) -> Any:
+        """POST to the JSON gateway without any code of ours."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
+        try:
+            connection.request(
+                "POST", path, json.dumps(body), {"Authorization": token} if token else {}
+            )
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+    def status(self) -> Any:
+        return self.ask("/v3/maintenance/status", {})
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+
+@cache
+def _knows_no_fsync() -> bool:
+    """Whether this etcd can do without waiting for the disk, which tests don't pull the plug of."""
+    said = subprocess.run([program(), "--help"], capture_output=True, text=True, check=False)
+    return "unsafe-no-fsync" in said.stdout + said.stderr
+
+
+class Nodes:
+    """A whole etcd cluster."""
+
+    def __init__(self, members: Sequence[Node]) -> None:
+        self.members = list(members)
+        self._initial = ",".join(f"{node.name}={node.peer_url}" for node in members)
+
+    @property
+    def urls(self) -> list[str]:
+        return [node.url for node in self.members]
+
+    def start(self) -> None:
+        for node in self.members:
+            node.start(self._initial)
+        self.settle()
+
+    def restart(self, node: Node) -> None:
+        node.start(self._initial)
+
+    def settle(self) -> None:
+        """Wait until every member that runs answers, and knows a leader."""
+        for node in self.members:
+            if node.runs:
+                _until(lambda node=node: bool(node.status().get("leader")), node)
+
+    def leader(self) -> Node:
+        """Return the member that leads, by its own word."""
+        deadline_s = time.monotonic() + CAP_S
+        while time.monotonic() < deadline_s:
+            for node in self.members:
+                try:
+                    said = node.status() if node.runs else {}
+                except (OSError, ValueError):
+                    continue
+                if said.get("leader") and said["leader"] == said["header"]["member_id"]:
+                    return node
+            time.sleep(0.05)
+        raise AssertionError("etcd has no leader")
+
+    def stop(self) -> None:
+        for node in self.members:
+            node.kill()
+
+
+def _until(true: Any, node: Node) -> None:
+    deadline_s = time.monotonic() + CAP_S
+    while True:
+        try:
+            if true():
+                return
+        except (OSError, ValueError, http.client.HTTPException):
+            pass
+        assert node.runs, f"etcd ended:\n{node.log()[-3000:]}"
+        assert time.monotonic() < deadline_s, f"etcd does not answer:\n{node.log()[-3000:]}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def running(folder: Path, count: int = 1, **made: Any) -> Iterator[Nodes]:
+    """Run a cluster of so many nodes for a ``with`` block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes = Nodes([Node(f"n{number}", folder, **made) for number in range(count)])
+    try:
+        nodes.start()
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+STOP, CONTINUE = signal.SIGSTOP, signal.SIGCONT
