@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from openclaw_gateway.server.certificate import Certificate
     from openclaw_gateway.settings.model import Tls
     from openclaw_gateway.supervisor.journal import Journal
+    from openclaw_gateway.supervisor.vitals import Vitals
 
 
 def run(load: Callable[[], Settings], environ: MutableMapping[str, str]) -> int:
@@ -38,7 +39,7 @@ def run(load: Callable[[], Settings], environ: MutableMapping[str, str]) -> int:
         with claim.acquire(
             settings, life.supervisor, life.journal, environ=environ, pause=life.pause
         ) as held:
-            gateway = OwnServer(settings, held, life.journal)
+            gateway = OwnServer(settings, held, life.journal, life.supervisor.vitals)
             life.serve(gateway, held, settings, load=lambda: gateway.complete(load()))
     return life.exit_code
 
@@ -46,7 +47,9 @@ def run(load: Callable[[], Settings], environ: MutableMapping[str, str]) -> int:
 class OwnServer:
     """Our own server, as the lifecycle's ``Service``."""
 
-    def __init__(self, settings: Settings, held: claim.Claim, journal: Journal) -> None:
+    def __init__(
+        self, settings: Settings, held: claim.Claim, journal: Journal, vitals: Vitals
+    ) -> None:
         """
         Set everything up, and open nothing; loads the event loop and all that the server needs.
 
@@ -65,6 +68,8 @@ class OwnServer:
             journal,
             failing=lambda: _failing(settings.state_dir),
             tls=self._certificate and self._certificate.context,
+            vitals=vitals,
+            lock_paths=held.lock_paths,
         )
 
     def complete(self, settings: Settings) -> Settings:

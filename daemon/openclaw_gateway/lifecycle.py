@@ -167,9 +167,10 @@ class Life:
             GatewayError: The service can't serve, or the claim was lost.
         """
         # Heavy imports wait until the port is ours.
-        import asyncio
+        from openclaw_gateway.supervisor import loop
 
-        asyncio.run(self._serve(_Serving(self, service, claim, settings, load)))
+        serving = _Serving(self, service, claim, settings, load)
+        loop.run(serving.run(), delay=self.supervisor.vitals.loop_delay)
 
     def give_up(self, error: GatewayError) -> None:
         """Say in the journal and in ``systemctl status`` why the process ends."""
@@ -183,9 +184,6 @@ class Life:
         )
         self.supervisor.failed(str(error), errno=error.errno)
         self.exit_code = error.exit_code
-
-    async def _serve(self, serving: _Serving) -> None:
-        await serving.run()
 
 
 class _Serving:
@@ -260,6 +258,7 @@ class _Serving:
     def _look(self) -> None:
         """See that the claim is still ours, and who else came to our port. Raises ``ClaimLostError``."""
         for path in self._claim.verify():
+            self._supervisor.vitals.locks_restored += 1
             self._journal.write(
                 Event.LOCK_RESTORED,
                 f"lock file {path} had been removed; made anew",

@@ -333,6 +333,61 @@ async def in_process(port: int, state_dir: Path, failing: list[str]) -> AsyncIte
         await server.stop(hurry=asyncio.Event())
 
 
+def test_status_counts_every_request_once_and_every_outcome(start: Start, port: int) -> None:
+    daemon = start().ready()
+
+    async def visit() -> None:
+        async with dialled(port) as wire:
+            assert not (await wire.connect(token="wrong"))["ok"]
+        async with admitted(port) as wire:
+            before = (await wire.call("status"))["payload"]
+            assert (await wire.call("health"))["ok"]
+            assert (await wire.call("config.get"))["ok"]
+            for method in ("no.such.method", "x" * 5000):
+                assert not (await wire.call(method))["ok"]
+            assert not (await wire.call("health", {"probe": "yes"}))["ok"]
+            after = (await wire.call("status"))["payload"]
+        asked = {
+            name: n - before["rpc"]["requests"][name]
+            for name, n in after["rpc"]["requests"].items()
+        }
+        came = {
+            name: n - before["rpc"]["outcomes"][name]
+            for name, n in after["rpc"]["outcomes"].items()
+        }
+        # The call that is answered is counted as asked for, and its outcome is not known yet.
+        assert {name: n for name, n in asked.items() if n} == {
+            "status": 1, "health": 2, "config.get": 1, "other": 2,
+        }  # fmt: skip
+        assert {name: n for name, n in came.items() if n} == {"ok": 3, "invalid_request": 3}
+        assert sum(asked.values()) == sum(came.values())
+        assert after["auth"] == {"mode": "token", "failures": 1}
+        assert after["claim"]["ownerId"] and after["pid"] == daemon.pid
+        assert [os.path.exists(path) for path in after["claim"]["lockPaths"]] == [True, True]
+        assert (after["state"], after["phase"], after["ready"]) == ("unmanaged", "ready", True)
+
+    run(visit())
+
+
+def test_call_of_a_client_that_has_left_has_its_outcome_too(start: Start, port: int) -> None:
+    """``logs.tail`` runs in a thread: its client may have gone before it is done."""
+    start().ready()
+
+    async def visit() -> None:
+        async with admitted(port) as wire:
+            for _ in range(50):
+                await wire.send("logs.tail", {})
+            wire.socket.writer.transport.abort()
+        async with admitted(port) as wire:
+            while True:
+                rpc = (await wire.call("status"))["payload"]["rpc"]
+                settled = sum(rpc["outcomes"].values())
+                if settled == sum(rpc["requests"].values()) - 1:
+                    return
+
+    run(visit())
+
+
 def test_health_event_comes_when_something_begins_to_fail(port: int, state_dir: Path) -> None:
     failing: list[str] = []
 

@@ -40,7 +40,16 @@ PURE: dict[str, set[str]] = {
     "server.presence": set(),
     "server.proxies": {"host.address", "protocol.scopes"},
     "server.redaction": set(),
-    "server.snapshot": set(),
+    "server.snapshot": {
+        "server.tally",
+        "protocol.role",
+        "claim.record",
+        "host.process",
+        "protocol.calls",
+    }
+    | _FRAMES,
+    "server.tally": {"protocol.calls"} | _FRAMES,
+    "supervisor.vitals": set(),
 }
 """Each pure module, and what of ours it may load beside the packages that it stands in."""
 

@@ -25,6 +25,7 @@ from openclaw_gateway.protocol.session import (
     Invoke,
     Limited,
     Refusal,
+    Refused,
     Send,
     Session,
 )
@@ -311,6 +312,35 @@ def test_settled_calls_are_answered_once_open_and_dropped_once_closed() -> None:
     assert session.settle("b", failure) == [] and session.in_flight == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "method", "code"),
+    [
+        ("junk", "", "INVALID_REQUEST"),
+        (request("nobody.knows.it"), "", "FORBIDDEN"),
+        (request("connect"), "", "FORBIDDEN"),
+        (request("read", {"y": 1}), "read", "INVALID_REQUEST"),
+        (request("admin"), "admin", "FORBIDDEN"),
+    ],
+)
+def test_request_without_a_call_is_counted_by_a_name_of_ours(
+    text: str, method: str, code: str
+) -> None:
+    effects = opened("operator.read").receive(text, now_s=0)
+    assert effects[1:] == [Refused(method, code)]
+
+
+def test_request_that_breaks_a_limit_is_counted_as_refused_too() -> None:
+    session = opened(max_in_flight=0)
+    effects = session.receive(request("health"), now_s=0)
+    assert effects[::2] == [Limited("max_in_flight"), Refused("health", "UNAVAILABLE")]
+    session = opened(requests_per_second=1)
+    for _ in range(BURST_S):
+        session.receive("junk", now_s=0)
+    effects = session.receive(request("health"), now_s=0)
+    # It was not read: whose it is nobody knows.
+    assert effects[::2] == [Limited("requests_per_second"), Refused("", "UNAVAILABLE")]
+
+
 def test_requests_in_flight_are_bounded() -> None:
     session = opened(max_in_flight=2)
     for number in range(2):
@@ -419,7 +449,7 @@ def test_nesting_of_any_depth_ends_in_an_answer(depth: int, kind: str) -> None:
     assert isinstance(effect, Authenticate | Close)
     for key in ("params", "traceparent", "id", "x"):
         text = request("health", **{key: "deep"}).replace('"deep"', deep)
-        (effect,) = opened("operator.admin").receive(text, now_s=0)
+        (effect, *_) = opened("operator.admin").receive(text, now_s=0)
         assert isinstance(effect, Invoke | Send)
 
 

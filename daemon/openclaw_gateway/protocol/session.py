@@ -89,7 +89,14 @@ class Limited(NamedTuple):
     limit: str
 
 
-Effect = Send | Close | Authenticate | Invoke | Limited
+class Refused(NamedTuple):
+    """Count a request that is answered without a call. ``method`` is ``""`` if it is none of ours."""
+
+    method: str
+    code: str
+
+
+Effect = Send | Close | Authenticate | Invoke | Limited | Refused
 
 
 class Connect(NamedTuple):
@@ -342,6 +349,7 @@ class Session:
             limit = f"{self.limits.requests_per_second} per 1s"
             return self._fail(
                 request_id,
+                "",
                 "requests_per_second",
                 f"rate limit exceeded; retry after {wait_s:.1f}s",
                 details={"limit": limit},
@@ -351,14 +359,15 @@ class Session:
         request_id = request.id
         if isinstance(request, Malformed):
             problem = f"invalid request frame: {request.problem}"
-            return self._answer_error(request_id, error(ErrorCode.INVALID_REQUEST, problem))
+            return self._answer_error(request_id, "", error(ErrorCode.INVALID_REQUEST, problem))
         method = self._methods.get(request.method)
         refused = self._refused(request, method)
         if refused is not None or method is None:
-            return self._answer_error(request_id, refused or {})
+            return self._answer_error(request_id, method.name if method else "", refused or {})
         if self.in_flight >= self.limits.max_in_flight:
             return self._fail(
                 request_id,
+                method.name,
                 "max_in_flight",
                 f"more than {self.limits.max_in_flight} requests in flight; wait for answers",
                 details={"limit": f"{self.limits.max_in_flight} in flight"},
@@ -394,6 +403,7 @@ class Session:
     def _fail(
         self,
         request_id: str,
+        method: str,
         limit: str,
         message: str,
         *,
@@ -403,10 +413,12 @@ class Session:
         shape = error(
             ErrorCode.UNAVAILABLE, message, details=details, retry_after_ms=retry_after_ms
         )
-        return [Limited(limit), *self._answer_error(request_id, shape)]
+        return [Limited(limit), *self._answer_error(request_id, method, shape)]
 
-    def _answer_error(self, request_id: str, error: Mapping[str, object]) -> list[Effect]:
-        return [Send(frames.refusal(request_id, error))]
+    def _answer_error(
+        self, request_id: str, method: str, error: Mapping[str, object]
+    ) -> list[Effect]:
+        return [Send(frames.refusal(request_id, error)), Refused(method, str(error.get("code")))]
 
 
 def _speaks_with(params: Mapping[str, Any]) -> bool:

@@ -132,7 +132,13 @@ _IN = Verdict(None)
 
 
 class Authenticator:
-    """Judges credentials; the clock is an argument."""
+    """
+    Judges credentials; the clock is an argument.
+
+    Attributes:
+        failures: Wrong secrets since the start, and tries of those who are locked out.
+        bursts: Those of lately, to be logged.
+    """
 
     def __init__(self, settings: Settings, *, reached: Counter[str]) -> None:
         """``reached`` counts clients that were locked out."""
@@ -140,6 +146,7 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
         self._guesses = Guesses(settings.limits)
         self._guesses.exempts_local = settings.auth_exempt_loopback
+        self.failures = 0
         self.bursts = Bursts()
         self.use(settings)
 
@@ -178,14 +185,18 @@ class Authenticator:
         locked_s = self._guesses.locked_s(source, now_s=now_s)
         if locked_s:
             self._reached["auth_max_attempts"] += 1
-            self.bursts.add(source.network, now_s=now_s)
+            self._fail(source, now_s)
             return Verdict(_rate_limited(locked_s))
         # Digests of one length: compare_digest on the secrets themselves would tell theirs.
         if hmac.compare_digest(self._digest(given), self._secret):
             self._guesses.forget(source)
             return _IN
-        self.bursts.add(source.network, now_s=now_s)
+        self._fail(source, now_s)
         return Verdict(_refusal(kind, "mismatch"), self._guesses.wrong(source, now_s=now_s))
+
+    def _fail(self, source: Source, now_s: float) -> None:
+        self.failures += 1
+        self.bursts.add(source.network, now_s=now_s)
 
     def _digest(self, secret: str) -> bytes:
         return hmac.digest(self._key, secret.encode("utf-8", "surrogatepass"), "sha256")

@@ -15,6 +15,7 @@ from openclaw_gateway.protocol.session import Session
 from openclaw_gateway.server.connection import Connection, Upgrade
 from openclaw_gateway.server.methods import Caller
 from openclaw_gateway.server.proxies import Source
+from openclaw_gateway.server.tally import Tally
 from openclaw_gateway.server.websocket import Client, Shared
 from openclaw_gateway.settings.load import Settings
 from openclaw_gateway.supervisor.events import Event as LogEvent
@@ -34,7 +35,8 @@ class Clients:
     Attributes:
         phase: Whether a ``connect`` is let in yet, or still.
         boot_id: A new one in each process, so that clients see a restart.
-        calls: Requests of the protocol since the start.
+        tally: Requests of the protocol since the start, and what came of them.
+        phase_since_s: Wall clock when the phase began.
         events: Names of the events that there are.
     """
 
@@ -44,8 +46,9 @@ class Clients:
         """``facts`` are those parts of a snapshot that are for administrators only."""
         self.shared, self._facts = shared, facts
         self.phase = Phase.STARTING
+        self.phase_since_s = time.time()
         self.boot_id = str(uuid4())
-        self.calls = 0
+        self.tally = Tally()
         self.events = _EVENTS
         self._began_s = time.monotonic()
         self._open: set[Client] = set()

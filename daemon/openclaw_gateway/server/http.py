@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket as sockets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING
@@ -28,11 +28,13 @@ from openclaw_gateway.server.methods import Registry, Route
 from openclaw_gateway.server.presence import Presence, gateway_entry
 from openclaw_gateway.server.proxies import Source, TrustedProxies, User, identify, resolve
 from openclaw_gateway.server.snapshot import Holding, Limit, Snapshot
+from openclaw_gateway.server.tally import OTHER, OUTCOMES
 from openclaw_gateway.server.websocket import Shared, refused_upgrade
 from openclaw_gateway.settings.load import LIMIT_NAMES, Settings
 from openclaw_gateway.settings.model import AuthMode
 from openclaw_gateway.supervisor.events import Event
 from openclaw_gateway.supervisor.journal import Journal
+from openclaw_gateway.supervisor.vitals import Vitals
 
 if TYPE_CHECKING:
     import ssl
@@ -66,6 +68,8 @@ class Server:
         failing: Callable[[], list[str]],
         tls: ssl.SSLContext | None = None,
         patience: Patience = PATIENCE,
+        vitals: Vitals | None = None,
+        lock_paths: Sequence[str] = (),
     ) -> None:
         """
         Set everything up, and open nothing.
@@ -77,8 +81,11 @@ class Server:
             failing: Names what keeps the gateway from doing its work; an empty list if nothing.
             tls: What to speak TLS with; ``None`` speaks plain HTTP.
             patience: How long peers are waited for, beside what the settings say.
+            vitals: How the process is that we serve in.
+            lock_paths: The lock files that the record is in.
         """
         self._journal, self._record = journal, record
+        self._vitals, self._lock_paths = vitals or Vitals(), tuple(lock_paths)
         self._lines = Lines(journal)
         self._registry = Registry()
         self._trusted = TrustedProxies(settings.trusted_proxies)
@@ -122,7 +129,7 @@ class Server:
 
     @phase.setter
     def phase(self, phase: Phase) -> None:
-        self.clients.phase = phase
+        self.clients.phase, self.clients.phase_since_s = phase, time.time()
 
     @property
     def draining(self) -> bool:
@@ -228,14 +235,25 @@ class Server:
 
     def snapshot(self) -> Snapshot:
         """Return how we are, as one value."""
-        record = self._record
+        record, vitals, tally = self._record, self._vitals, self.clients.tally
+        pinged_at_s = vitals.pinged_at_s
         return Snapshot(
             version=__version__,
+            instance=self.clients.boot_id,
+            unit=record.unit,
             pid=os.getpid(),
             resident_bytes=resident_bytes(),
             uptime_ms=self.clients.uptime_ms,
-            phase=self.phase.value,
+            phase=self.phase,
+            phase_since_ms=int(self.clients.phase_since_s * 1000),
             failing=tuple(self._health.look()),
+            problem=vitals.problem,
+            watchdog_s=vitals.watchdog_s,
+            pinged_at_ms=None if pinged_at_s is None else int(pinged_at_s * 1000),
+            loop_delay_s=vitals.loop_delay.longest_s(now_s=time.monotonic()),
+            locks_restored=vitals.locks_restored,
+            auth_mode=self._authenticator.mode.value,
+            auth_failures=self._authenticator.failures,
             connected=len(self.clients),
             connections=self._acceptor.inside,
             unauthenticated=self._acceptor.unauthenticated.total(),
@@ -243,7 +261,9 @@ class Server:
             in_flight=self.clients.in_flight,
             accepted=self._acceptor.accepted,
             requests=self._acceptor.requests,
-            calls=self.clients.calls,
+            requested={name: tally.requests[name] for name in (*self._registry.methods, OTHER)},
+            outcomes={name: tally.outcomes[name] for name in OUTCOMES},
+            durations=tally.durations,
             limits=self._limits(),
             claim=Holding(
                 record.state_dir,
@@ -252,6 +272,7 @@ class Server:
                 record.port,
                 record.created_at,
                 record.owner_id,
+                self._lock_paths,
             ),
         )
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from openclaw_gateway.claim.record import Phase
+from openclaw_gateway.protocol.role import Role
+from openclaw_gateway.server.tally import Durations
+
 
 class Limit(NamedTuple):
     """
@@ -24,7 +28,7 @@ class Limit(NamedTuple):
 
 
 class Holding(NamedTuple):
-    """What is claimed, as our lock records have it."""
+    """What is claimed, as our lock records have it, and the lock files that they are in."""
 
     state_dir: str | None
     config_path: str | None
@@ -32,6 +36,7 @@ class Holding(NamedTuple):
     port: int | None
     since: str | None
     owner_id: str | None
+    lock_paths: tuple[str, ...] = ()
 
 
 class Snapshot(NamedTuple):
@@ -40,11 +45,21 @@ class Snapshot(NamedTuple):
 
     Attributes:
         version: Ours.
+        instance: A new one in each process.
+        unit: That started us; ``None`` if none did.
         pid: Ours.
         resident_bytes: Memory of this process.
         uptime_ms: Since we began to serve.
-        phase: ``starting``, ``ready`` or ``draining``.
+        phase: Where in our life we are.
+        phase_since_ms: Wall clock when the phase began, Unix time.
         failing: What keeps us from doing our work.
+        problem: Why systemd gets no ping just now, in words; ``""`` if it gets one.
+        watchdog_s: Seconds within which systemd wants the next ping; ``None`` if it does not watch.
+        pinged_at_ms: Wall clock of the last ping that systemd took, Unix time; ``None`` if none.
+        loop_delay_s: The longest time of the last minute or two that the event loop kept anybody waiting.
+        locks_restored: Lock files made anew since the start, because somebody had removed them.
+        auth_mode: What clients have to show.
+        auth_failures: Wrong secrets since the start.
         connected: Clients that got their hello.
         connections: Open connections within the limits.
         unauthenticated: Of those, the ones that have shown no secret.
@@ -52,17 +67,30 @@ class Snapshot(NamedTuple):
         in_flight: Calls that wait for their answers.
         accepted: Connections since the start.
         requests: HTTP requests since the start, probes among them.
-        calls: Requests of the protocol since the start.
+        requested: Requests of the protocol since the start, by method; ``other`` for those that we don't have.
+        outcomes: What came of them, by name; see ``tally.Tally``.
+        durations: Of their calls.
         limits: By the name that they have in the configuration.
         claim: What we hold.
+        role: Our part in a cluster; ``None`` without one.
     """
 
     version: str
+    instance: str
+    unit: str | None
     pid: int
     resident_bytes: int
     uptime_ms: int
-    phase: str
+    phase: Phase
+    phase_since_ms: int
     failing: tuple[str, ...]
+    problem: str
+    watchdog_s: float | None
+    pinged_at_ms: int | None
+    loop_delay_s: float
+    locks_restored: int
+    auth_mode: str
+    auth_failures: int
     connected: int
     connections: int
     unauthenticated: int
@@ -70,20 +98,62 @@ class Snapshot(NamedTuple):
     in_flight: int
     accepted: int
     requests: int
-    calls: int
+    requested: Mapping[str, int]
+    outcomes: Mapping[str, int]
+    durations: Durations
     limits: Mapping[str, Limit]
     claim: Holding
+    role: Role | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients are let in, and nothing fails: what ``/readyz`` says."""
+        return self.phase is Phase.READY and not self.failing
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """The one word and its reason, as the verb ``status`` has them of a gateway that answers."""
+        match self.phase:
+            case Phase.STARTING:
+                return "starting", f"phase {self.phase}"
+            case Phase.DRAINING:
+                return "stopping", "clients are being sent away"
+        if self.role is not None and not self.role.active:
+            return "standby", self.role.reason
+        if self.failing:
+            return "degraded", f"answers, but is not ready: {', '.join(self.failing)}"
+        if self.problem:
+            return "degraded", self.problem
+        managed = self.unit is not None
+        return ("running", "healthy") if managed else ("unmanaged", "healthy, but no unit runs it")
 
 
 def status(snapshot: Snapshot) -> dict[str, object]:
     """Return the answer to the method ``status``, which no schema binds."""
+    state, reason = snapshot.verdict
+    durations = snapshot.durations
     return {
+        "state": state,
+        "reason": reason,
         "runtimeVersion": snapshot.version,
+        "instanceId": snapshot.instance,
+        "unit": snapshot.unit,
         "pid": snapshot.pid,
         "processMemory": {"rssBytes": snapshot.resident_bytes},
         "uptimeMs": snapshot.uptime_ms,
-        "phase": snapshot.phase,
+        "phase": snapshot.phase.value,
+        "phaseSinceMs": snapshot.phase_since_ms,
+        "ready": snapshot.ready,
         "failing": list(snapshot.failing),
+        "problem": snapshot.problem or None,
+        "watchdog": {
+            "intervalMs": None
+            if snapshot.watchdog_s is None
+            else round(snapshot.watchdog_s * 1000),
+            "lastPingMs": snapshot.pinged_at_ms,
+        },
+        "eventLoop": {"delayMaxMs": round(snapshot.loop_delay_s * 1000, 3)},
+        "auth": {"mode": snapshot.auth_mode, "failures": snapshot.auth_failures},
         "clients": {
             "connected": snapshot.connected,
             "connections": snapshot.connections,
@@ -94,7 +164,15 @@ def status(snapshot: Snapshot) -> dict[str, object]:
         "served": {
             "connections": snapshot.accepted,
             "requests": snapshot.requests,
-            "calls": snapshot.calls,
+            "calls": sum(snapshot.requested.values()),
+        },
+        "rpc": {
+            "requests": dict(snapshot.requested),
+            "outcomes": dict(snapshot.outcomes),
+            "handlers": {
+                "count": sum(durations.counts),
+                "totalMs": round(durations.sum_s * 1000, 3),
+            },
         },
         "limits": {
             name: ({} if one.limit is None else {"limit": one.limit}) | {"reached": one.reached}
@@ -107,5 +185,20 @@ def status(snapshot: Snapshot) -> dict[str, object]:
             "port": snapshot.claim.port,
             "since": snapshot.claim.since,
             "ownerId": snapshot.claim.owner_id,
+            "lockPaths": list(snapshot.claim.lock_paths),
+            "restored": snapshot.locks_restored,
         },
+        "cluster": None if snapshot.role is None else _cluster(snapshot.role),
+    }
+
+
+def _cluster(role: Role) -> dict[str, object]:
+    return {
+        "name": role.name,
+        "active": role.active,
+        "holder": role.holder,
+        "url": role.url,
+        "token": role.token,
+        "sinceMs": role.since_ms,
+        "reason": role.reason,
     }

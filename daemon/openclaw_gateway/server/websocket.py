@@ -27,6 +27,7 @@ from openclaw_gateway.protocol.session import (
     Effect,
     Invoke,
     Limited,
+    Refused,
     Send,
     Session,
 )
@@ -39,6 +40,7 @@ from openclaw_gateway.server.message import Request, Response
 from openclaw_gateway.server.methods import Caller
 from openclaw_gateway.server.presence import Presence
 from openclaw_gateway.server.proxies import Source
+from openclaw_gateway.server.tally import ABANDONED, Tally
 from openclaw_gateway.supervisor.events import Event as LogEvent
 
 INVALID_DATA = 1007
@@ -113,7 +115,7 @@ class Group(Protocol):
         boot_id: Of this process.
         events: Names of the events that there are.
         caller: Makes the calls.
-        calls: How many were asked for.
+        tally: Counts what is asked for, and what comes of it.
     """
 
     shared: Shared
@@ -121,7 +123,7 @@ class Group(Protocol):
     boot_id: str
     events: list[str]
     caller: Caller
-    calls: int
+    tally: Tally
 
     def snapshot(self, scopes: frozenset[str]) -> dict[str, object]:
         """Return how things stand, as far as these scopes let one see."""
@@ -293,6 +295,8 @@ class Client:
                 self._invoke(effect)
             case Limited(limit):
                 self._shared.reached[limit] += 1
+            case Refused(method, code):
+                self._clients.tally.refused(method, code)
             case Authenticate(connect):
                 # Read no further meanwhile: the delay of a wrong secret is the peer's.
                 self.connection.hold()
@@ -372,16 +376,26 @@ class Client:
         self.connection.release()
 
     def _invoke(self, invoke: Invoke) -> None:
-        self._clients.calls += 1
+        tally = self._clients.tally
+        tally.requests[invoke.method.name] += 1
         if invoke.method.instant:
+            began_s = time.perf_counter()
             outcome = self._clients.caller.now(invoke.method, invoke.call)
+            tally.settled(outcome, time.perf_counter() - began_s)
             for effect in self.session.settle(invoke.request_id, outcome):
                 self._do(effect)
         else:
             task = asyncio.create_task(self._call(invoke))
             self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if task.cancelled():
+            self._clients.tally.outcomes[ABANDONED] += 1
 
     async def _call(self, invoke: Invoke) -> None:
+        tally, began_s = self._clients.tally, time.perf_counter()
         outcome = await self._clients.caller.soon(invoke.method, invoke.call)
+        tally.settled(outcome, time.perf_counter() - began_s)
         self.apply(self.session.settle(invoke.request_id, outcome))

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING
 
+from openclaw_gateway.supervisor.vitals import Vitals
+
 if TYPE_CHECKING:
     from sdnotify import SystemdNotifier
 
@@ -31,6 +33,7 @@ class Supervisor:
         invocation_id: The id of this start of the unit; ``None`` outside systemd. It is inherited by
             children, so it says nothing about whether we are supervised.
         watchdog_s: Seconds after which systemd ends us if it hears no ``WATCHDOG=1``; ``None`` if it does not watch.
+        vitals: How the process is, for whoever asks.
         complain: Told in a sentence, maybe by another thread, when systemd does not hear what it must.
     """
 
@@ -46,6 +49,7 @@ class Supervisor:
         self.present = bool(address) or environ.get("SYSTEMD_EXEC_PID") == own_pid
         self.invocation_id = environ.get("INVOCATION_ID") if self.present else None
         self.watchdog_s = _watchdog_s(environ, own_pid)
+        self.vitals = Vitals(watchdog_s=self.watchdog_s)
         self.complain: Callable[[str], None] = lambda sentence: None
         self._last_status = ""
         self._line = _Line(address) if address else None
@@ -80,7 +84,8 @@ class Supervisor:
 
     def ping(self) -> None:
         """Feed the watchdog."""
-        self._try("WATCHDOG=1")
+        if self._try("WATCHDOG=1"):
+            self.vitals.pinged_at_s = time.time()
 
     def failed(self, status: str, *, errno: int | None) -> None:
         """Leave word of why we are about to exit; both show in ``systemctl status``."""

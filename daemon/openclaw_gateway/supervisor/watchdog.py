@@ -79,3 +79,4 @@ class Watchdog:
         if problem and not self._degraded:
             self._journal.write(Event.DEGRADED, f"degraded: {problem}")
         self._degraded = problem is not None
+        self._supervisor.vitals.problem = problem or ""
