@@ -20,7 +20,7 @@ from openclaw_gateway.supervisor.events import Priority
 if TYPE_CHECKING:
     from openclaw_gateway.admin.look.selection import Selection
 
-_SETTING_FLAGS = (
+_SETTING_FLAGS: tuple[tuple[str, str | None, str], ...] = (
     ("--port", "PORT", "port to listen on (default 18789)"),
     ("--bind", "loopback|lan|tailnet|auto|custom", "addresses to listen on (default loopback)"),
     ("--host", "ADDRESS", "listen on this IP address; implies --bind custom"),
@@ -33,6 +33,7 @@ _SETTING_FLAGS = (
     ("--lock-timeout", "SECONDS", "how long to wait for a lock (default 5)"),
     ("--health-timeout", "SECONDS", "how long an owner has to get healthy, under systemd (30)"),
     ("--log-level", "LEVEL", "error, warning, notice, info or debug (default info)"),
+    ("--standby", None, "wait behind whoever has the port, and take over when it ends"),
 )
 
 _ALL_FLAGS = tuple(flag for flag, _, _ in _SETTING_FLAGS)
@@ -172,7 +173,10 @@ def parser(prog: str) -> argparse.ArgumentParser:
         for flag, metavar, text in _SETTING_FLAGS:
             if flag not in verb.flags:
                 continue
-            adding.add_argument(flag, metavar=metavar, help=text, dest=flag)
+            if metavar is None:
+                adding.add_argument(flag, action="store_const", const="yes", help=text, dest=flag)
+            else:
+                adding.add_argument(flag, metavar=metavar, help=text, dest=flag)
         verb.configure(adding)
         adding.set_defaults(do=verb.run)
     return parser
@@ -579,7 +583,7 @@ _VERBS = (
         "run a gateway that somebody else wrote behind our claim: OpenClaw's own, by default",
         _guard,
         _configure_guard,
-        (*_NAMING_FLAGS, "--lock-timeout", "--health-timeout", "--log-level"),
+        (*_NAMING_FLAGS, "--lock-timeout", "--health-timeout", "--log-level", "--standby"),
     ),
     _Verb(
         "install-units",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING
 
-from openclaw_gateway import lifecycle
+from openclaw_gateway import lifecycle, standby
 from openclaw_gateway.claim import claim
 from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.errors import GatewayError
@@ -34,14 +34,24 @@ def run(load: Callable[[], Settings], environ: MutableMapping[str, str]) -> int:
     Returns:
         What to exit with. Whatever happened is logged.
     """
-    with lifecycle.begun(environ) as life:
-        settings = life.settings(load)
-        with claim.acquire(
-            settings, life.supervisor, life.journal, environ=environ, pause=life.pause
-        ) as held:
-            gateway = OwnServer(settings, held, life.journal, life.supervisor.vitals)
-            life.serve(gateway, held, settings, load=lambda: gateway.complete(load()))
+    with (
+        lifecycle.begun(environ) as life,
+        standby.claimed(life, load, environ, warm_up=_warm_up) as (settings, held),
+    ):
+        gateway = OwnServer(settings, held, life.journal, life.supervisor.vitals)
+        life.serve(gateway, held, settings, load=lambda: gateway.complete(load()))
     return life.exit_code
+
+
+def _warm_up() -> None:
+    """Load what serving needs, in advance: a standby that has it takes over in a third of the time."""
+    import asyncio
+
+    from openclaw_gateway.client import health, neighbours
+    from openclaw_gateway.server import auth, http
+    from openclaw_gateway.supervisor import watchdog
+
+    del asyncio, health, neighbours, auth, http, watchdog
 
 
 class OwnServer:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from openclaw_gateway.client.neighbours import Neighbours
 
-_STOP_SIGNALS = (
+STOP_SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -47,7 +47,7 @@ _STOP_SIGNALS = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-_SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP)
+_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 _SHORTAGES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 _SELF_CHECK_S = 10.0
 _RELOAD_S = 30.0
@@ -85,7 +85,7 @@ class Service(Protocol):
         """Stop serving, also after half a start; within bounds, and at once when ``hurry`` is set."""
 
 
-class _StopRequested(Exception):
+class StopRequested(Exception):
     """A stop signal came before there was an event loop to take it."""
 
 
@@ -104,7 +104,7 @@ def begun(environ: MutableMapping[str, str]) -> Iterator[Life]:
         # Before any thread is started: each inherits the name of the one that starts it.
         process.take_name(_COMM)
         yield life
-    except _StopRequested:
+    except StopRequested:
         pass
     except GatewayError as error:
         life.give_up(error)
@@ -131,11 +131,16 @@ class Life:
         supervisor: Who started us.
         journal: Where sentences go.
         exit_code: What to exit with, once the life is over.
+        began_s: Since when we come for the port, ``CLOCK_BOOTTIME``: our exec, or for a standby the
+            end of the owner that it stood behind.
     """
 
     def __init__(self, supervisor: Supervisor, journal: Journal) -> None:
         self.supervisor, self.journal = supervisor, journal
         self.exit_code: int = ExitCode.OK
+        own = process.facts(os.getpid())
+        # To a tick of the kernel's clock.
+        self.began_s = (own.start_ticks if own else 0) / os.sysconf("SC_CLK_TCK")
         supervisor.complain = lambda sentence: journal.write(Event.UNHEARD, sentence)
 
     def settings(self, load: Callable[[], Settings]) -> Settings:
@@ -148,8 +153,8 @@ class Life:
 
     def pause(self, seconds: float) -> None:
         """Sleep, unless and until a stop signal comes, which ends the life. sigtimedwait(2)."""
-        if signal.sigtimedwait(_STOP_SIGNALS, seconds):
-            raise _StopRequested
+        if signal.sigtimedwait(STOP_SIGNALS, seconds):
+            raise StopRequested
 
     def serve(
         self, service: Service, claim: Claim, settings: Settings, *, load: Callable[[], Settings]
@@ -197,7 +202,7 @@ class _Serving:
         settings: Settings,
         load: Callable[[], Settings],
     ) -> None:
-        self._supervisor, self._journal = life.supervisor, life.journal
+        self._supervisor, self._journal, self._life = life.supervisor, life.journal, life
         self._service, self._claim = service, claim
         self._settings, self._load = settings, load
         self._reading = False
@@ -237,7 +242,7 @@ class _Serving:
         address = url(reachable(settings.host), settings.port, tls=settings.tls is not None)
         self._journal.write(
             Event.STARTED,
-            f"openclaw-gateway {__version__} ready on {address} after {_age_s(claim):.2f} s, "
+            f"openclaw-gateway {__version__} ready on {address} after {self._age_s():.2f} s, "
             f"state directory {claim.record.state_dir}",
             PORT=settings.port,
             STATE_DIR=claim.record.state_dir,
@@ -254,6 +259,9 @@ class _Serving:
             status=self._status,
         )
         await _first(watchdog.run(), self._reloads(reload), _raised(service.lost()))
+
+    def _age_s(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self._life.began_s
 
     def _look(self) -> None:
         """See that the claim is still ours, and who else came to our port. Raises ``ClaimLostError``."""
@@ -286,7 +294,7 @@ class _Serving:
             except Exception as error:  # READY must follow, whatever a reader stumbles over
                 self._journal.write(
                     Event.RELOAD_REFUSED,
-                    f"reload refused, the old settings stay: {_reason(error)}",
+                    f"reload refused, the old settings stay: {reason(error)}",
                 )
             else:
                 _report_reload(self._settings, fresh, self._journal)
@@ -328,7 +336,7 @@ class _Serving:
         except TimeoutError:
             raise ReloadError(f"they could not be read within {_RELOAD_S:g} s") from None
         if fresh is None:
-            raise ReloadError(_reason(failure)) from failure
+            raise ReloadError(reason(failure)) from failure
         return fresh
 
 
@@ -351,7 +359,7 @@ def _signals(
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for number in _STOP_SIGNALS:
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, on_stop, number.name)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -365,7 +373,7 @@ def _signals(
             signal.signal(number, signal.SIG_IGN)
 
 
-def _reason(error: BaseException | None) -> str:
+def reason(error: BaseException | None) -> str:
     """Say why something failed; of what was not foreseen, its kind too."""
     if isinstance(error, GatewayError):
         return str(error)
@@ -408,9 +416,3 @@ async def _first(*things: Coroutine[Any, Any, object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
-
-
-def _age_s(claim: Claim) -> float:
-    """Return the seconds since this process was started, to a clock tick."""
-    started_s = (claim.record.start_ticks or 0) / os.sysconf("SC_CLK_TCK")
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s

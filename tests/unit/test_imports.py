@@ -19,6 +19,7 @@ FLOORS = (
     {"__main__", "extension"},
     {"cli"},
     {"gateway", "guard"},
+    {"standby"},
     {"lifecycle", "server", "admin"},
     {"claim", "cluster"},
     {"client"},

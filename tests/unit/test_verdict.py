@@ -90,6 +90,29 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         "takes no lock of ours",
         [],
     ),
+    "standby": (
+        running(
+            unit=unit(status_text="standby behind pid 640 (claw-gateway), takes over when it ends"),
+            owner=process(640),
+            lock=LockFact(640, 0, "/s", 640, record(pid=640), True, None),
+        ),
+        State.STANDBY,
+        "behind pid 640 (claw-gateway), takes over when it ends",
+        [],
+    ),
+    "standby whose owner was not seen healthy yet": (
+        running(
+            unit=unit(
+                active_state="activating", sub_state="start",
+                status_text="standby behind pid 640 (claw-gateway), which is not healthy: no answer",
+            ),
+            owner=process(640),
+            lock=LockFact(640, 0, "/s", 640, record(pid=640), True, None),
+        ),
+        State.STARTING,
+        "standby behind pid 640 (claw-gateway), which is not healthy",
+        ["openclaw-gateway status --wait 60"],
+    ),
     "activating": (
         running(unit=unit(active_state="activating", sub_state="start", status_text="waiting up to 3 s"), health=answer(Health.REFUSED), listeners=()),
         State.STARTING,

@@ -77,6 +77,7 @@ def screen(facts: Facts, verdict: Verdict, paint: Paint) -> list[str]:
     lines += _block("Process", _process_lines(facts.process), paint)
     if facts.guarded is not None:
         lines += _block("Guarded", _process_lines(facts.guarded), paint)
+    lines += _block("Standby", _standbys(facts), paint)
     lines += _block("Lock", _lock_lines(facts), paint)
     lines += _block("Listener", [_listeners(facts)], paint)
     lines += _block("Health", [_health(facts)], paint)
@@ -126,6 +127,10 @@ def _unit_lines(facts: Facts) -> list[str]:
     pending = "yes" if unit.needs_daemon_reload else "no"
     lines.append(f"drop-ins: {drop_ins} · daemon-reload pending: {pending}")
     return lines
+
+
+def _standbys(facts: Facts) -> list[str]:
+    return [f"{each.unit} ({each.manager}), pid {each.pid}" for each in facts.standbys]
 
 
 def _process_lines(fact: ProcessDetails | None) -> list[str]:

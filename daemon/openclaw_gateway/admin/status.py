@@ -15,7 +15,7 @@ from openclaw_gateway.admin.look.facts import Facts, ProcessDetails
 from openclaw_gateway.admin.look.gather import gather
 from openclaw_gateway.admin.look.rivals import Home, Trace, enabled_rivals, homes, traces
 from openclaw_gateway.admin.look.selection import Scope, Selection, select
-from openclaw_gateway.admin.look.subject import held, names_of, resolve
+from openclaw_gateway.admin.look.subject import held, names_of, resolve, stands_by
 from openclaw_gateway.admin.render import Paint, screen, table
 from openclaw_gateway.admin.report import Report, document, to_json
 from openclaw_gateway.claim.baseport import Holder
@@ -94,7 +94,9 @@ def _see_all(
     environ: Mapping[str, str], found_traces: Sequence[Trace], holders: Holders
 ) -> list[Status]:
     near = [trace.profile for trace in found_traces if trace.state_dir is None]
-    shown = units.show([unit for name in near for unit in names_of(name)])
+    shown = units.show([*(unit for name in near for unit in names_of(name)), units.ANY_GATEWAY])
+    # A unit that was asked for by its name and matches the pattern as well comes twice.
+    standing_by = tuple({unit.name: unit for unit in shown.units if stands_by(unit)}.values())
     found = []
     for name, state_dir in found_traces:
         if state_dir is not None:
@@ -106,8 +108,8 @@ def _see_all(
             )
             found.append(_one(theirs, holders, units.Reply((), shown.problem)))
             continue
-        own = tuple(unit for unit in shown.units if unit.name in names_of(name))
-        answer = units.Reply(own, shown.problem)
+        own = {unit.name: unit for unit in shown.units if unit.name in names_of(name)}
+        answer = units.Reply((*own.values(), *standing_by), shown.problem)
         profile = select(environ, scope=Scope.SYSTEM, flags={"--profile": name})
         found.append(_one(profile, holders, answer))
     covered = {
@@ -218,6 +220,7 @@ def _is_enabled(status: Status) -> bool:
 
 def overview(statuses: Sequence[Status]) -> Iterator[str]:
     """Yield one line a gateway, and a heading; narrow enough for a terminal where names and paths are usual."""
+    shown = {status.facts.subject.unit_name for status in statuses}
     rows = [("PROFILE", "PORT", "STATE", "PID", "RUN BY", "STATE DIRECTORY")]
     for facts, verdict in statuses:
         owner = facts.owner or facts.process
@@ -230,6 +233,18 @@ def overview(statuses: Sequence[Status]) -> Iterator[str]:
                 _run_by(owner) if owner else "-",
                 facts.lock.state_dir,
             )
+        )
+        rows += (
+            (
+                facts.subject.profile_name or "-",
+                "",
+                "standby",
+                str(each.pid),
+                str(each.manager),
+                each.unit,
+            )
+            for each in facts.standbys
+            if each.unit not in shown
         )
     return table(rows)
 
@@ -271,6 +286,7 @@ def _values(status: Status) -> dict[str, object]:
         "parked_behind_pid": facts.parked_behind,
         "last_exit": to_json(facts.last_exit),
         "rivals": to_json(facts.rivals),
+        "standbys": to_json(facts.standbys),
         "disagreements": list(verdict.disagreements),
         "next_start": list(verdict.next_start),
         "unseen": list(facts.unseen),

@@ -131,6 +131,21 @@ class _Finding(NamedTuple):
         return f"{self.obstacle} is held by {owner}, and on port {self.port} is {self.health}"
 
 
+class Behind(Exception):
+    """
+    A standby has found whom to wait for.
+
+    Attributes:
+        owner: The process; ``None`` if it is out of our sight.
+        is_healthy: Whether a healthy gateway answered on its port.
+        what: What it has, and how it answers: a part of a sentence.
+    """
+
+    def __init__(self, finding: _Finding, *, is_healthy: bool) -> None:
+        super().__init__(finding)
+        self.owner, self.is_healthy, self.what = finding.owner, is_healthy, str(finding)
+
+
 class Leave:
     """
     The page's policy: leave to a healthy gateway, wait for any other owner, give up when patience is over.
@@ -161,13 +176,15 @@ class Leave:
         """
         self._settings, self._supervisor, self._journal = settings, supervisor, journal
         self._pause, self._clock, self._jitter = pause, clock, jitter
-        self._patience_s = (
-            settings.health_timeout_s if supervisor.present else settings.lock_timeout_s
-        )
+        self._patience_s = self._patience(settings)
         self._began_s = clock()
         self._free_since_s: float | None = None
         self._announced = False
         self._socket_owners: dict[int, int | None] = {}
+
+    def _patience(self, settings: Settings) -> float:
+        """Return how many seconds an owner has to get healthy."""
+        return settings.health_timeout_s if self._supervisor.present else settings.lock_timeout_s
 
     def settle(self, contended: Contended, *, health: Health | None = None) -> Verdict:
         """Decide about one obstacle. See ``Policy``."""
@@ -193,7 +210,7 @@ class Leave:
         finding = _Finding(contended.obstacle, owner, host, port, health)
         match decision.verdict:
             case Verdict.DUPLICATE | Verdict.GIVE_UP:
-                raise self._error(decision, finding)
+                raise self._end(decision, finding)
             case Verdict.RECLAIM:
                 self._journal.write(
                     Event.RECLAIMED,
@@ -271,9 +288,8 @@ class Leave:
             return None
         return process.describe(pid, uid=contended.uid, unit=record.unit if record else None)
 
-    def _error(
-        self, decision: Decision, finding: _Finding
-    ) -> AlreadyListeningError | AlreadyRunningError:
+    def _end(self, decision: Decision, finding: _Finding) -> Exception:
+        """Return what ends this attempt."""
         code = decision.exit_code
         assert code is not None
         on_port = finding.obstacle in (Obstacle.BASE_PORT, Obstacle.LISTENER)
@@ -307,6 +323,21 @@ class Leave:
 
             self._jitter = random
         return self._jitter()
+
+
+class StandBy(Leave):
+    """
+    A standby's policy: whoever is in the way is somebody to wait behind, healthy or not.
+
+    It has no patience, as there is a better place to wait than between two locks: what was taken is
+    given back, and the whole claim is begun anew once the owner's process has ended.
+    """
+
+    def _patience(self, settings: Settings) -> float:
+        return 0.0
+
+    def _end(self, decision: Decision, finding: _Finding) -> Exception:
+        return Behind(finding, is_healthy=decision.verdict is Verdict.DUPLICATE)
 
 
 _TELLING = (

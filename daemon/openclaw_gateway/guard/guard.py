@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import NamedTuple
 
-from openclaw_gateway import lifecycle
+from openclaw_gateway import lifecycle, standby
 from openclaw_gateway.claim import claim as claims
 from openclaw_gateway.claim.claim import Claim, Start, Step
 from openclaw_gateway.claim.decision import Obstacle
@@ -72,18 +72,12 @@ def run(
     Returns:
         What to exit with: as the child did, see ``rule.after_exit``. Whatever happened is logged.
     """
-    with lifecycle.begun(environ) as life:
-        settings = life.settings(load)
-        with claims.acquire(
-            settings,
-            life.supervisor,
-            life.journal,
-            environ=environ,
-            pause=life.pause,
-            steps=GUARD,
-        ) as held:
-            ended = _watch(settings, held, life, environ, options)
-            _conclude(ended, settings, held, life, options)
+    with (
+        lifecycle.begun(environ) as life,
+        standby.claimed(life, load, environ, steps=GUARD) as (settings, held),
+    ):
+        ended = _watch(settings, held, life, environ, options)
+        _conclude(ended, settings, held, life, options)
     return life.exit_code
 
 

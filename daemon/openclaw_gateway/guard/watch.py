@@ -7,18 +7,17 @@ lives as long as we do, and a guard is to cost little beside what it guards.
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.guard.child import Child, socket_inodes
 from openclaw_gateway.guard.question import Question, Route
 from openclaw_gateway.guard.rule import Action, Exit, Look, Phase, after_look
+from openclaw_gateway.host import signals
 from openclaw_gateway.host.address import reachable, url
 from openclaw_gateway.host.ports import Listening, listening
 from openclaw_gateway.supervisor.events import Event
@@ -39,6 +38,7 @@ _READY_ANSWER_S = 10.0
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """Each stops the child, by its own stop signal. OpenClaw's gateway would open a debugger on SIGUSR1."""
+_SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Expectation(NamedTuple):
@@ -121,7 +121,7 @@ class Watch:
 
     def until_end(self) -> Ended:
         """Watch until the child has ended, and say how."""
-        with _signals() as woken:
+        with signals.through_descriptor(_SIGNALS) as woken:
             while True:
                 for fd in self._poll(woken):
                     if fd == woken:
@@ -153,8 +153,8 @@ class Watch:
             yield fd
 
     def _take_signals(self, woken: int) -> None:
-        for number in os.read(woken, 64):
-            self._on_signal(signal.Signals(number))
+        for number in signals.arrived(woken):
+            self._on_signal(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number in _STOP_SIGNALS:
@@ -292,26 +292,3 @@ class Watch:
         if self._question is not None:
             self._question.close()
             self._question = None
-
-
-@contextmanager
-def _signals() -> Iterator[int]:
-    """
-    Have signals come through a descriptor, one byte each; until now they were blocked, and so they are again.
-
-    See Also:
-        The Python Library, ``signal.set_wakeup_fd``.
-    """
-    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    numbers = (*_STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
-    earlier = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    for number in numbers:
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
-    try:
-        yield woken
-    finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-        signal.set_wakeup_fd(earlier)
-        os.close(woken)
-        os.close(wake)

@@ -25,6 +25,7 @@ from openclaw_gateway.settings.values import (
     seconds,
     secret,
     strings,
+    switched_on,
     text,
     truth,
 )
@@ -106,6 +107,7 @@ KEYS = (
     Key("allowed_hosts", hosts, (), "gateway.allowedHosts", "allowedHosts"),
     Key("lock_timeout_s", seconds, 5.0, "gateway.lockTimeoutMs", "lockTimeoutMs", "--lock-timeout", milliseconds),
     Key("health_timeout_s", seconds, 30.0, "gateway.healthTimeoutMs", "healthTimeoutMs", "--health-timeout", milliseconds),
+    Key("standby", switched_on, False, None, "standby", "--standby", truth),
     _own("maxConnections", count(1, 1 << 20), 1024),
     _own("maxConnectionsPerAddress", count(1, 1 << 20), 512),
     _own("maxUnauthenticatedPerAddress", count(1, 1 << 20), 128),

@@ -165,6 +165,8 @@ class Settings(NamedTuple):
     lock_timeout_s: float
     health_timeout_s: float
     log_level: Priority
+    standby: bool
+    """Whether to wait behind whoever has the port and take over when it ends, instead of leaving."""
     allow_multiple: bool
     """Whether to do without the configuration's lock; the state directory's is always taken."""
     origins: Mapping[str, Origin]

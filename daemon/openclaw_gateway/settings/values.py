@@ -205,6 +205,11 @@ def truth(value: object) -> bool:
     return value if isinstance(value, bool) else _fail("true or false")
 
 
+def switched_on(value: object) -> bool:
+    """Read a flag that takes no value: where it is given, that is on."""
+    return True
+
+
 def strings(value: object) -> tuple[str, ...]:
     """Read a list of strings."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):

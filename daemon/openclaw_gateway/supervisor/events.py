@@ -16,6 +16,9 @@ class Priority(IntEnum):
     DEBUG = 7
 
 
+STANDBY_STATUS = "standby behind "
+"""How that of a standby begins; what follows is whom it waits for."""
+
 DEGRADED_STATUS = "degraded: "
 """How the status line of a service begins that lives and is not well; who reads it knows it by that."""
 
@@ -58,6 +61,8 @@ class Event(Enum):
     CLUSTER_STANDBY = ("c11ddb40bf214a98ad2c90723b985dd1", Priority.NOTICE)
     CLUSTER_UNREACHABLE = ("ccfa83b06ead46c4ace12780ffaf1b5a", Priority.WARNING)
     TENURE_LOST = ("cbf288ca8dd042039dda7469df4125eb", Priority.CRIT)
+    STANDBY = ("4c674e912b214d2e876ddbe90d07020f", Priority.NOTICE)
+    TOOK_OVER = ("36e5789f08d043f281a05661560e8fd1", Priority.NOTICE)
 
     def __init__(self, message_id: str, priority: Priority) -> None:
         self.message_id, self.priority = message_id, priority

@@ -164,6 +164,7 @@ def _unknown(facts: Facts) -> Iterator[Step]:
 
 _STEPS: dict[State, Callable[[Facts], Iterator[Step]]] = {
     State.RUNNING: _settle_rivals,
+    State.STANDBY: lambda facts: iter(()),
     State.UNMANAGED: _settle_rivals,
     State.STARTING: _starting,
     State.STOPPING: _stopping,

@@ -99,7 +99,9 @@ def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
         return
     if unit and unit.active_state == "active" and not facts.listeners:
         yield f"{unit.name} is active, but nothing listens on port {port}"
-    if owner and unit and unit.main_pid not in (None, owner.pid):
+    if state is State.STANDBY:
+        pass  # that somebody else has the port is what it is for
+    elif owner and unit and unit.main_pid not in (None, owner.pid):
         yield f"{unit.name} runs pid {unit.main_pid}, but {owner} holds port {port}"
     elif owner and unit and not unit.main_pid and state is not State.PARKED and _is_missed(facts):
         yield f"{unit.name} is {unit.active_state}, but {owner} holds port {port}"

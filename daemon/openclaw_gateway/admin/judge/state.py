@@ -9,6 +9,7 @@ class State(StrEnum):
     """The one word."""
 
     RUNNING = "running"
+    STANDBY = "standby"
     STARTING = "starting"
     DEGRADED = "degraded"
     NOT_SERVING = "not-serving"
@@ -34,6 +35,7 @@ class StatusCode(IntEnum):
 
 EXIT_CODES = {
     State.RUNNING: StatusCode.HEALTHY,
+    State.STANDBY: StatusCode.HEALTHY,
     State.UNMANAGED: StatusCode.HEALTHY,
     State.DEGRADED: StatusCode.UNWELL,
     State.NOT_SERVING: StatusCode.UNWELL,

@@ -16,7 +16,7 @@ from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.host.address import url
-from openclaw_gateway.supervisor.events import DEGRADED_STATUS
+from openclaw_gateway.supervisor.events import DEGRADED_STATUS, STANDBY_STATUS
 
 if TYPE_CHECKING:
     from openclaw_gateway.admin.look.facts import Facts, ProcessDetails
@@ -75,6 +75,15 @@ def _phase(facts: Facts) -> Phase | None:
 
 def _said(unit: Unit | None) -> str:
     return unit.status_text if unit else ""
+
+
+def _standby(facts: Facts) -> str | None:
+    unit = facts.subject.unit
+    if unit is None or unit.active_state not in ("active", "reloading"):
+        return None
+    if not unit.status_text.startswith(STANDBY_STATUS):
+        return None
+    return f"behind {unit.status_text.removeprefix(STANDBY_STATUS)}"
 
 
 def _parked(facts: Facts) -> str | None:
@@ -315,6 +324,7 @@ def _stopped(facts: Facts) -> str:
 _RULES: tuple[tuple[State, Callable[[Facts], str | None]], ...] = (
     (State.UNKNOWN, _elsewhere),
     (State.STOPPING, _stopping),
+    (State.STANDBY, _standby),
     (State.PARKED, _parked),
     (State.FOREIGN_PORT, _held_by_stranger),
     (State.STOPPED, _awaited),

@@ -82,6 +82,14 @@ class ListenerFact(NamedTuple):
     """What somebody else than the gateway answers there; ``None`` if nobody else was asked."""
 
 
+class Standby(NamedTuple):
+    """A unit that stands by behind the gateway, by its own word."""
+
+    unit: str
+    manager: Manager
+    pid: int | None
+
+
 class Rival(NamedTuple):
     """Another unit that will want the port."""
 
@@ -124,6 +132,8 @@ class Facts(NamedTuple):
     """What should come to the unit, and what came."""
     displaced_by: str | None = None
     """The holder's state directory, if another gateway than the one that was named holds its port."""
+    standbys: tuple[Standby, ...] = ()
+    """Units of the same manager that take over when the owner ends."""
     cli_version: str = __version__
 
     @property

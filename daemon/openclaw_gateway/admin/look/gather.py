@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from openclaw_gateway.admin.look import credentials
 from openclaw_gateway.admin.look.facts import (
@@ -16,6 +16,7 @@ from openclaw_gateway.admin.look.facts import (
     LockFact,
     ProcessDetails,
     Rival,
+    Standby,
 )
 from openclaw_gateway.admin.look.history import Exit, duplicate_of, last_exits
 from openclaw_gateway.admin.look.locks import names_living
@@ -30,6 +31,7 @@ from openclaw_gateway.host import process
 from openclaw_gateway.host.address import reachable
 from openclaw_gateway.host.ports import Listening, connections, listening
 from openclaw_gateway.host.process import PROC
+from openclaw_gateway.supervisor.events import STANDBY_STATUS
 
 _MAX_ASKED = 4
 _BESIDE_TIMEOUT_S = 0.5
@@ -64,6 +66,7 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
         parked_behind=_parked_behind(unit),
         last_exit=_last_exit(unit),
         rivals=rivals,
+        standbys=tuple(_behind(owner, subject)),
         unseen=tuple(_unseen(subject, lock, listeners)),
         credentials=credentials.of_unit(unit) if unit else (),
         displaced_by=displaced_by,
@@ -92,6 +95,13 @@ def _main_pid(subject: Subject, lock: LockFact, displaced_by: str | None) -> int
     """Return the gateway's pid: by its unit's word, else as the holder of the port or of the state."""
     by_unit = subject.unit.main_pid if subject.unit else None
     return by_unit or (None if displaced_by else lock.port_pid) or lock.state_pid
+
+
+def _behind(owner: ProcessDetails | None, subject: Subject) -> Iterator[Standby]:
+    """Yield the units that stand by behind an owner: each says so in its status."""
+    for unit in subject.standbys if owner else ():
+        if owner and unit.status_text.startswith(f"{STANDBY_STATUS}pid {owner.pid} "):
+            yield Standby(unit.name, unit.manager, unit.main_pid)
 
 
 def _look_at_owner(lock: LockFact) -> ProcessDetails | None:

@@ -19,6 +19,7 @@ from openclaw_gateway.claim.baseport import Holder, held_ports, holder
 from openclaw_gateway.claim.record import LockRecord
 from openclaw_gateway.errors import NothingToShowError
 from openclaw_gateway.host import process
+from openclaw_gateway.supervisor.events import STANDBY_STATUS
 
 
 class Subject(NamedTuple):
@@ -39,6 +40,8 @@ class Subject(NamedTuple):
     """What its unit or configuration says; ``place.port`` is what it has."""
     others: tuple[str, ...]
     """What else was seen on the way, in sentences."""
+    standbys: tuple[Unit, ...] = ()
+    """Units of the same manager that stand by, behind whichever gateway."""
     state_dirs: tuple[str, ...] = ()
     """Directories that may be its state directory; empty if only a port was named, as any gateway may have that."""
 
@@ -94,12 +97,15 @@ def resolve(
     """
     profile = selection.where.profile
     manager = choose_manager(selection, holders)
-    answer = shown or units.show(names_of(profile), manager)
+    answer = shown or units.show([*names_of(profile), units.ANY_GATEWAY], manager)
     known = {unit.name: unit for unit in answer.units if unit.load_state != "not-found"}
     own = configured(selection.flags, selection.environ)
     undecided = not selection.is_placed and selection.scope is Scope.ANY
     running = _own_foreground(own, holders) if undecided else None
     by_hand = _without_unit(selection, manager, answer.problem, own, running)
+    by_hand = by_hand._replace(
+        standbys=tuple({unit.name: unit for unit in answer.units if stands_by(unit)}.values())
+    )
     unit = known.get(units.unit_name(profile))
     if unit is None:
         return by_hand
@@ -116,6 +122,11 @@ def resolve(
         configured_port=planned.port,
         state_dirs=_state_dirs(by_hand, planned),
     )
+
+
+def stands_by(unit: Unit) -> bool:
+    """Whether a unit runs, and waits for the end of another's gateway; by its own word."""
+    return unit.main_pid is not None and unit.status_text.startswith(STANDBY_STATUS)
 
 
 def _without_unit(

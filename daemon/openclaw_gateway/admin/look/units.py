@@ -78,6 +78,9 @@ def user_name(uid: int) -> str:
 SOCKET = "openclaw-gateway.socket"
 """The unit that listens in the default gateway's place until its first client comes."""
 
+ANY_GATEWAY = "openclaw-g*.service"
+"""Matches every unit of ours that is loaded, guards and units for a standby included."""
+
 
 class Unit(NamedTuple):
     """One loaded unit, as its manager sees it. Times are seconds; ages count back from now."""
