@@ -8,11 +8,18 @@ import json
 import os
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from conftest import CAP_S, TOKEN
 from official import assert_valid_frame
+from openclaw_gateway.claim.listener import listen
+from openclaw_gateway.claim.record import LockRecord
 from openclaw_gateway.client.frames import Core, Opcode, Side, State
+from openclaw_gateway.server.http import Server
+from openclaw_gateway.settings.load import load
+from openclaw_gateway.supervisor.events import Priority
+from openclaw_gateway.supervisor.journal import PlainJournal
 
 
 def run(visit: Coroutine[Any, Any, Any]) -> Any:
@@ -211,3 +218,21 @@ async def admitted(port: int, *scopes: str, **options: Any) -> AsyncIterator[Wir
         hello = await wire.connect(*(scopes or ("operator.admin",)))
         assert hello["ok"], hello
         yield wire
+
+
+@asynccontextmanager
+async def in_process(port: int, state_dir: Path, failing: list[str]) -> AsyncIterator[Server]:
+    """Serve from this very process, so that what fails and the phase are ours to say."""
+    environ = {"OPENCLAW_STATE_DIR": str(state_dir), "OPENCLAW_GATEWAY_TOKEN": TOKEN}
+    settings = load({"--port": str(port)}, environ)
+    server = Server(
+        settings,
+        LockRecord(os.getpid(), port),
+        PlainJournal(Priority.CRIT),
+        failing=lambda: list(failing),
+    )
+    await server.start([listen("127.0.0.1", port)])
+    try:
+        yield server
+    finally:
+        await server.stop(hurry=asyncio.Event())

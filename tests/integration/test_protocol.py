@@ -6,21 +6,14 @@ import asyncio
 import os
 import signal
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import requests
 
-from conftest import CAP_S, TOKEN, Start
-from openclaw_gateway.claim.listener import listen
-from openclaw_gateway.claim.record import LockRecord, Phase
-from openclaw_gateway.server.http import Server
-from openclaw_gateway.settings.load import load
-from openclaw_gateway.supervisor.events import Priority
-from openclaw_gateway.supervisor.journal import PlainJournal
-from wire import admitted, dialled, run
+from conftest import CAP_S, Start
+from openclaw_gateway.claim.record import Phase
+from wire import admitted, dialled, in_process, run
 
 
 @pytest.mark.parametrize(
@@ -313,24 +306,6 @@ def test_reload_changes_secrets_and_limits_and_sessions_go_on(
             assert (await wire.connect(token="new"))["ok"]
 
     run(visit())
-
-
-@asynccontextmanager
-async def in_process(port: int, state_dir: Path, failing: list[str]) -> AsyncIterator[Server]:
-    """Serve from this very process, so that what fails and the phase are ours to say."""
-    environ = {"OPENCLAW_STATE_DIR": str(state_dir), "OPENCLAW_GATEWAY_TOKEN": TOKEN}
-    settings = load({"--port": str(port)}, environ)
-    server = Server(
-        settings,
-        LockRecord(os.getpid(), port),
-        PlainJournal(Priority.CRIT),
-        failing=lambda: list(failing),
-    )
-    await server.start([listen("127.0.0.1", port)])
-    try:
-        yield server
-    finally:
-        await server.stop(hurry=asyncio.Event())
 
 
 def test_status_counts_every_request_once_and_every_outcome(start: Start, port: int) -> None:

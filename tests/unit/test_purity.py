@@ -50,6 +50,7 @@ PURE: dict[str, set[str]] = {
     | _FRAMES,
     "server.tally": {"protocol.calls"} | _FRAMES,
     "supervisor.vitals": set(),
+    "server.standing": {"claim.record", "host.process", "protocol.role", "server.message"},
 }
 """Each pure module, and what of ours it may load beside the packages that it stands in."""
 

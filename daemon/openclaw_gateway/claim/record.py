@@ -25,6 +25,7 @@ class Phase(StrEnum):
     """Where in its life the gateway that wrote a record is."""
 
     STARTING = "starting"
+    STANDBY = "standby"
     READY = "ready"
     DRAINING = "draining"
 

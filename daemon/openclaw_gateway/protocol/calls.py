@@ -16,6 +16,12 @@ class Call(NamedTuple):
     """As the method's schema has them; ``{}`` if the client sent none."""
     conn_id: str = ""
     scopes: frozenset[str] = frozenset()
+    fencing_token: int | None = None
+    """
+    Of the tenure in which it was made: higher than in any tenure before, on any host of the cluster.
+    A resource that refuses lower ones than it has seen is safe from a gateway that was the active one.
+    ``None`` without a cluster.
+    """
 
 
 class CallError(Exception):

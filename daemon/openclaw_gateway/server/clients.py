@@ -37,6 +37,8 @@ class Clients:
         boot_id: A new one in each process, so that clients see a restart.
         tally: Requests of the protocol since the start, and what came of them.
         phase_since_s: Wall clock when the phase began.
+        fence: Whether no frame may be dispatched any more; see ``http.Server``.
+        fencing_token: What handlers are told of this tenure; ``None`` without a cluster.
         events: Names of the events that there are.
     """
 
@@ -49,6 +51,8 @@ class Clients:
         self.phase_since_s = time.time()
         self.boot_id = str(uuid4())
         self.tally = Tally()
+        self.fencing_token: int | None = None
+        self.fence: Callable[[], bool] = lambda: False
         self.events = _EVENTS
         self._began_s = time.monotonic()
         self._open: set[Client] = set()

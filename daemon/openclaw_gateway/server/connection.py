@@ -120,6 +120,9 @@ class Application(Protocol):
     def draining(self) -> bool:
         """Whether connections are to end with the answer that they wait for."""
 
+    def fenced(self) -> bool:
+        """Whether nothing but health may be answered any more: another host may be the active one."""
+
 
 class Owner(Protocol):
     """
@@ -377,6 +380,18 @@ class Connection(asyncio.Protocol):
             case _:
                 return False
 
+    def _fenced(self, request: Request) -> bool:
+        """
+        Drop the connection if its request may not be served any more.
+
+        Timers alone can't see to that: after a SIGCONT the loop takes what came in meanwhile before it
+        looks at the time. Health is answered all the same; it says that we are not ready.
+        """
+        if request.path in HEALTH_PATHS or not self._application.fenced():
+            return False
+        self.abort()
+        return True
+
     def _feed_socket(self) -> bool:
         assert self._socket is not None
         if self._buffer:
@@ -410,6 +425,8 @@ class Connection(asyncio.Protocol):
         exchange.must_close |= self._application.draining or bool(self.over_limit)
         if exchange.verdict is not None:
             return self._answer(exchange.verdict)
+        if self._fenced(request):
+            return False
         if self.over_limit and request.path not in HEALTH_PATHS:
             return self._answer(
                 Response(503, f"too many connections ({self.over_limit})\n", close=True)
@@ -464,6 +481,9 @@ class Connection(asyncio.Protocol):
         self._task = self._loop.create_task(self._run(work, request))
 
     async def _run(self, work: Work, request: Request) -> None:
+        # The task begins later than its request was looked at, and a body may have taken its time.
+        if self._fenced(request):
+            return
         try:
             response = await work.run(request)
             if not isinstance(response, Response):
@@ -499,9 +519,9 @@ class Connection(asyncio.Protocol):
         assert exchange is not None
         exchange.must_close |= self._application.draining
         try:
-            data = exchange.respond(response)
+            data = exchange.respond(response, marks=self._acceptor.stamps.marks)
         except UNSENDABLE as failure:
-            data = exchange.respond(self._failed(failure))
+            data = exchange.respond(self._failed(failure), marks=self._acceptor.stamps.marks)
         self.write(data)
         if not exchange.may_continue:
             # Who asked for the end sends nothing else, unless it has already.
@@ -526,7 +546,7 @@ class Connection(asyncio.Protocol):
 
     def _switch(self, exchange: Exchange, upgrade: Upgrade) -> bool:
         """Become a WebSocket."""
-        self.write(exchange.switch(upgrade.accept))
+        self.write(exchange.switch(upgrade.accept, marks=self._acceptor.stamps.marks))
         self._state = _State.SOCKET
         self._exchange = self._work = None
         # The handshake has its whole time from here: the connection may have served requests before.

@@ -21,11 +21,13 @@ from openclaw_gateway.server.message import (
 )
 from openclaw_gateway.server.stamps import SECURITY, reason
 
+Fields = tuple[tuple[bytes, bytes], ...]
+
 _OVERHEAD = 4
 """A chunked body may take so many times its bound on the wire, for the sizes between its chunks."""
 
 _OURS = frozenset(
-    b"content-length transfer-encoding connection date".split()
+    b"content-length transfer-encoding connection date openclaw-fencing-token".split()
     + [name.lower() for name, _ in SECURITY]
 )
 """Header fields of a response that are never a handler's to set."""
@@ -220,9 +222,13 @@ class Exchange:
         """Whether the peer has said that this is its last request."""
         return self.request.headers.get("connection", "").lower() == "close"
 
-    def respond(self, response: Response) -> bytes:
+    def respond(self, response: Response, *, marks: Fields = ()) -> bytes:
         """
         Return a response's bytes.
+
+        Args:
+            response: It.
+            marks: Header fields of every answer, beside those that never change.
 
         Raises:
             UNSENDABLE: It can't be sent as its handler made it; another one still can.
@@ -247,6 +253,7 @@ class Exchange:
             (b"Content-Length", b"%d" % len(body)),
             (b"Date", self._date()),
             *SECURITY,
+            *marks,
         ]
         if response.close or self.must_close:
             fields.append((b"Connection", b"close"))
@@ -260,7 +267,7 @@ class Exchange:
             data += self._sent(h11.Data(data=body))
         return data + self._sent(h11.EndOfMessage())
 
-    def switch(self, accept: str) -> bytes:
+    def switch(self, accept: str, *, marks: Fields = ()) -> bytes:
         """Return the answer that makes the connection a WebSocket. RFC 6455, section 4.2.2."""
         fields = (
             (b"Upgrade", b"websocket"),
@@ -268,6 +275,7 @@ class Exchange:
             (b"Sec-WebSocket-Accept", accept.encode("ascii")),
             (b"Date", self._date()),
             *SECURITY,
+            *marks,
         )
         return self._sent(
             h11.InformationalResponse(

@@ -15,19 +15,20 @@ from openclaw_gateway import __version__
 from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.client.answer import LIVE
 from openclaw_gateway.errors import ListenerLostError
+from openclaw_gateway.protocol.role import Role
 from openclaw_gateway.protocol.scopes import satisfies
-from openclaw_gateway.server import access
+from openclaw_gateway.server import access, standing
 from openclaw_gateway.server.acceptor import Acceptor
 from openclaw_gateway.server.auth import Authenticator, Verdict
 from openclaw_gateway.server.builtin import Health, add_builtin, resident_bytes
 from openclaw_gateway.server.clients import Clients
 from openclaw_gateway.server.connection import PATIENCE, Connection, Patience, Upgrade, Work
 from openclaw_gateway.server.lines import Lines, take_over
-from openclaw_gateway.server.message import HEALTH_PATHS, Request, Response
+from openclaw_gateway.server.message import HEALTH_PATHS, ROLE_PATHS, Request, Response
 from openclaw_gateway.server.methods import Registry, Route
 from openclaw_gateway.server.presence import Presence, gateway_entry
 from openclaw_gateway.server.proxies import Source, TrustedProxies, User, identify, resolve
-from openclaw_gateway.server.snapshot import Holding, Limit, Snapshot
+from openclaw_gateway.server.snapshot import Holding, Limit, Snapshot, role_details
 from openclaw_gateway.server.tally import OTHER, OUTCOMES
 from openclaw_gateway.server.websocket import Shared, refused_upgrade
 from openclaw_gateway.settings.load import LIMIT_NAMES, Settings
@@ -110,6 +111,7 @@ class Server:
             self._acceptor,
         )
         self.clients = Clients(shared, settings, facts=self._facts)
+        self._role: Role | None = None
         self._settings = settings
         add_builtin(
             self._registry,
@@ -125,7 +127,7 @@ class Server:
     @property
     def phase(self) -> Phase:
         """What the startup and readiness routes say, and whether clients are let in."""
-        return self.clients.phase
+        return standing.phase(self.clients.phase, self._role, is_fenced=self.fence())
 
     @phase.setter
     def phase(self, phase: Phase) -> None:
@@ -135,6 +137,36 @@ class Server:
     def draining(self) -> bool:
         """Whether connections end with the answer that they wait for."""
         return self.phase is Phase.DRAINING
+
+    @property
+    def role(self) -> Role | None:
+        """Our part in the cluster; ``None`` without one."""
+        return self._role
+
+    def show_role(self, role: Role | None) -> None:
+        """Answer by this role from now on; as a standby nobody is served."""
+        before, self._role = self.phase, role
+        if self.phase is not before:
+            self.clients.phase_since_s = time.time()
+        self.clients.fencing_token = role.token if role is not None and role.active else None
+        self._acceptor.stamps.marks = standing.marks(role)
+
+    @property
+    def fence(self) -> Callable[[], bool]:
+        """
+        Says whether nothing may be served any more, as another host may soon be the active one.
+
+        Asked before each request and each frame is dispatched; never true without a cluster.
+        """
+        return self.clients.fence
+
+    @fence.setter
+    def fence(self, fence: Callable[[], bool]) -> None:
+        self.clients.fence = fence
+
+    def fenced(self) -> bool:
+        """Whether nothing but health may be answered; see ``connection.Application``."""
+        return self.fence()
 
     def use(self, settings: Settings) -> None:
         """Work by these settings from now on: secrets, limits, origins, hosts, proxies; clients stay connected."""
@@ -212,6 +244,16 @@ class Server:
             return Response(403, f"{source}\n", close=True)
         if self._settings.auth_mode is AuthMode.TRUSTED_PROXY:
             source = source._replace(user=self._user(request, source, connection))
+        refusal = self._refuse(request, source, connection)
+        if refusal is not None:
+            return refusal
+        request = request._replace(address=source.address, fencing_token=self.clients.fencing_token)
+        if request.path == "/":
+            return self._root(request, source)
+        return self._extension(request, source)
+
+    def _refuse(self, request: Request, source: Source, connection: Connection) -> Response | None:
+        """Return the answer to who is not served at all, whatever the path."""
         excess = self._acceptor.attribute(connection, source.address)
         if excess:
             return Response(503, f"too many connections ({excess})\n", close=True)
@@ -223,10 +265,9 @@ class Server:
         )
         if problem:
             return Response(403, f"{problem}\n", close=True)
-        request = request._replace(address=source.address)
-        if request.path == "/":
-            return self._root(request, source)
-        return self._extension(request, source)
+        if self.phase is Phase.STANDBY and self._role is not None:
+            return standing.turned_away(self._role)
+        return None
 
     def failed(self, request: Request, failure: BaseException) -> None:
         """Log that an answer could not be made; the route is named, not what the peer asked for."""
@@ -274,6 +315,7 @@ class Server:
                 record.owner_id,
                 self._lock_paths,
             ),
+            role=self._role,
         )
 
     def _limits(self) -> dict[str, Limit]:
@@ -289,31 +331,38 @@ class Server:
         return limits
 
     def _health_route(self, request: Request, source: Source) -> Response | Work:
-        if request.method not in ("GET", "HEAD"):
-            return _not_allowed("GET, HEAD")
+        # HAProxy's httpchk, as Patroni's manual has it, asks with OPTIONS.
+        verbs = ("GET", "HEAD", "OPTIONS") if request.path in ROLE_PATHS else ("GET", "HEAD")
+        if request.method not in verbs:
+            return _not_allowed(", ".join(verbs))
         if request.path in ("/healthz", "/health"):
             return Response(200, LIVE, _JSON)
         if request.path in ("/startupz", "/startup"):
-            started = self.phase is Phase.READY
-            status = "started" if started else self.phase.value
+            # A standby has started: it waits for nothing but another host's end.
+            started = self.phase in (Phase.READY, Phase.STANDBY)
+            status = "started" if self.phase is Phase.READY else self.phase.value
             return _json({"ok": started, "status": status}, ok=started)
         if source.local:
-            return self._readiness(told=True)
+            return self._readiness(request.path, told=True)
         if "authorization" not in request.headers:
-            return self._readiness(told=False)
+            return self._readiness(request.path, told=False)
         verdict = self._judge(request, source)
         return Work(partial(self._readiness_later, verdict))
 
-    async def _readiness_later(self, verdict: Verdict, _: Request) -> Response:
+    async def _readiness_later(self, verdict: Verdict, request: Request) -> Response:
         await asyncio.sleep(verdict.delay_s)
-        return self._readiness(told=verdict.refusal is None)
+        return self._readiness(request.path, told=verdict.refusal is None)
 
-    def _readiness(self, *, told: bool) -> Response:
-        failing = self._health.look() if self.phase is Phase.READY else [self.phase.value]
-        body: dict[str, object] = {"ready": not failing}
+    def _readiness(self, path: str, *, told: bool) -> Response:
+        phase = self.phase
+        failing = self._health.look() if phase is Phase.READY else [phase.value]
+        in_role = standing.is_in_role(path, phase, failing)
+        body: dict[str, object] = {path[1:] if path in ROLE_PATHS else "ready": in_role}
         if told:
             body |= {"failing": failing, "uptimeMs": self.clients.uptime_ms}
-        return _json(body, ok=not failing)
+            if self._role is not None:
+                body["cluster"] = role_details(self._role)
+        return _json(body, ok=in_role)
 
     def _root(self, request: Request, source: Source) -> Response | Upgrade:
         if request.method != "GET":

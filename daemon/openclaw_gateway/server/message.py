@@ -13,7 +13,10 @@ MAX_HEAD_BYTES = 16 << 10
 
 MAX_HEADERS = 100
 
-HEALTH_PATHS = frozenset({"/healthz", "/health", "/startupz", "/startup", "/readyz", "/ready"})
+ROLE_PATHS = frozenset({"/primary", "/replica"})
+"""What load balancers ask to find the active gateway of a cluster; Patroni's routes."""
+
+HEALTH_PATHS = ROLE_PATHS | {"/healthz", "/health", "/startupz", "/startup", "/readyz", "/ready"}
 """What anybody may ask for, whoever they say they are; none of it takes a body."""
 
 # Beside Host, what the probes of curl, wget, Kubernetes, browsers and load balancers send. All of it
@@ -120,6 +123,8 @@ class Request(NamedTuple):
         body: All of it, as it came: no ``Content-Encoding`` is undone.
         parameters: What the names in braces of a route's path stand for, decoded.
         address: The client's IP literal; a trusted proxy's client is its client, not the proxy.
+        fencing_token: Of the tenure in which it came: higher than in any tenure before, on any host of
+            the cluster. ``None`` without a cluster.
     """
 
     method: str
@@ -129,6 +134,7 @@ class Request(NamedTuple):
     body: bytes = b""
     parameters: Mapping[str, str] = _NO_PARAMETERS
     address: str = ""
+    fencing_token: int | None = None
 
     @property
     def query(self) -> dict[str, str]:

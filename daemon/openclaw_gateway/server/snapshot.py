@@ -188,11 +188,12 @@ def status(snapshot: Snapshot) -> dict[str, object]:
             "lockPaths": list(snapshot.claim.lock_paths),
             "restored": snapshot.locks_restored,
         },
-        "cluster": None if snapshot.role is None else _cluster(snapshot.role),
+        "cluster": None if snapshot.role is None else role_details(snapshot.role),
     }
 
 
-def _cluster(role: Role) -> dict[str, object]:
+def role_details(role: Role) -> dict[str, object]:
+    """Return what is told of a role to who may know it, JSON."""
     return {
         "name": role.name,
         "active": role.active,

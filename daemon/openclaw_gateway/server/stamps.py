@@ -34,6 +34,17 @@ class Stamps:
         self._now_s = -1
         self._date = b""
         self._live: dict[tuple[bool, bool], bytes] = {}
+        self._marks: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def marks(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Header fields of every answer from now on, beside those that never change."""
+        return self._marks
+
+    @marks.setter
+    def marks(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
+        self._marks = fields
+        self._live.clear()
 
     def date(self) -> bytes:
         """Return a ``Date``, in English whatever the locale. RFC 9110, sections 5.6.7 and 6.6.1."""
@@ -58,6 +69,7 @@ class Stamps:
                 (b"Content-Length", b"%d" % len(LIVE)),
                 (b"Date", date),
                 *SECURITY,
+                *self._marks,
                 *(((b"Connection", b"close"),) if close else ()),
             )
             lines = b"".join(b"%b: %b\r\n" % field for field in fields)

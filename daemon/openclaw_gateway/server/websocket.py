@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 from uuid import uuid4
 
@@ -116,6 +116,8 @@ class Group(Protocol):
         events: Names of the events that there are.
         caller: Makes the calls.
         tally: Counts what is asked for, and what comes of it.
+        fencing_token: Of this tenure; ``None`` without a cluster.
+        fence: Whether no frame may be dispatched any more; see ``http.Server``.
     """
 
     shared: Shared
@@ -124,6 +126,8 @@ class Group(Protocol):
     events: list[str]
     caller: Caller
     tally: Tally
+    fencing_token: int | None
+    fence: Callable[[], bool]
 
     def snapshot(self, scopes: frozenset[str]) -> dict[str, object]:
         """Return how things stand, as far as these scopes let one see."""
@@ -270,7 +274,10 @@ class Client:
         self._flush()
 
     def _advance(self) -> None:
-        """Let the session have what has arrived, until it must wait for something."""
+        """Let the session have what has arrived, until it must wait for something, or may be served no more."""
+        if self._arrived and self._clients.fence():
+            self.connection.abort()
+            return
         while self._arrived and self._authenticating is None and not self._is_over:
             message = self._arrived.popleft()
             if isinstance(message, str):
@@ -378,6 +385,9 @@ class Client:
     def _invoke(self, invoke: Invoke) -> None:
         tally = self._clients.tally
         tally.requests[invoke.method.name] += 1
+        invoke = invoke._replace(
+            call=invoke.call._replace(fencing_token=self._clients.fencing_token)
+        )
         if invoke.method.instant:
             began_s = time.perf_counter()
             outcome = self._clients.caller.now(invoke.method, invoke.call)
@@ -395,6 +405,10 @@ class Client:
             self._clients.tally.outcomes[ABANDONED] += 1
 
     async def _call(self, invoke: Invoke) -> None:
+        if self._clients.fence():  # the task began later than its frame came
+            self._clients.tally.outcomes[ABANDONED] += 1
+            self.connection.abort()
+            return
         tally, began_s = self._clients.tally, time.perf_counter()
         outcome = await self._clients.caller.soon(invoke.method, invoke.call)
         tally.settled(outcome, time.perf_counter() - began_s)
