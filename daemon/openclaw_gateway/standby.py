@@ -16,10 +16,11 @@ from openclaw_gateway.claim.waiting import Behind, StandBy
 from openclaw_gateway.host import signals
 from openclaw_gateway.settings.load import Settings
 from openclaw_gateway.supervisor.events import STANDBY_STATUS, Event
-from openclaw_gateway.supervisor.watchdog import RECHECK_S
 
 _UNSURE_PAUSE_S = 1.0
 """Seconds between two looks at an owner that is not healthy (yet), or whose process is out of our sight."""
+_UNWATCHED_PAUSE_S = 20.0
+"""Seconds between two looks at a healthy owner where systemd watches nothing."""
 _EXTENSION_S = 15.0
 """What systemd is asked for while no owner was seen healthy: several looks, and a probe that goes unanswered."""
 _SIGNALS = (*lifecycle.STOP_SIGNALS, signal.SIGHUP)
@@ -93,7 +94,7 @@ class _Standby:
         self._life, self._load, self._warm_up = life, load, warm_up
         self._supervisor, self._journal = life.supervisor, life.journal
         watched_s = self._supervisor.watchdog_s
-        self._look_pause_s = watched_s / 3 if watched_s else RECHECK_S
+        self._look_pause_s = watched_s / 3 if watched_s else _UNWATCHED_PAUSE_S
         self._is_ready = False
         self._told = ""
 
@@ -168,8 +169,11 @@ class _Standby:
         with signals.through_descriptor(_SIGNALS) as woken:
             poll.register(woken, select.POLLIN)
             ready = [fd for fd, _ in poll.poll(seconds * 1000)]
-            for number in signals.arrived(woken):
-                self._on_signal(number)
+            # Before they are read: one that comes from here on waits for the next time.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            came = signals.arrived(woken)
+        for number in came:
+            self._on_signal(number)
         if owner.fd in ready:
             # If the kernel names it still, a child has inherited what it had; then there is no event to wait for.
             owner.release()

@@ -1,9 +1,11 @@
 """Start, kill, stop, continue and rob gateways at random for a while, and report what the witnesses saw.
 
     python tests/faults/torture.py --seconds 3600 --seed 7
+    python tests/faults/torture.py --seconds 3600 --standby
 
 Every starter is a forked process that runs the whole daemon, with a witness inside; the owner is
-whoever got through the claim. Prints one line of JSON. Exit code 1 if there were two owners at once, something was left over, the
+whoever got through the claim. With --standby there are two, each the other's standby, started anew at
+once when they end and killed when they hang, as their units would. Prints one line of JSON. Exit code 1 if there were two owners at once, something was left over, the
 last start failed or a daemon said a traceback.
 """
 
@@ -38,21 +40,23 @@ _LIVING = 6
 class Torture:
     """One run: starters, their tormentor, and the referee."""
 
-    def __init__(self, home: Home, *, seed: int, hostile: bool) -> None:
+    def __init__(self, home: Home, *, seed: int, hostile: bool, standby: bool = False) -> None:
         self._random = random.Random(seed)
         self._home = home
         self._locks = home.state.joinpath(*lock_directory_parts())
         self._referee = Referee(home.path)
         self._living: set[int] = set()
         self._stopped: set[int] = set()
+        self._units = 2 if standby else 0
+        self._flags = {"--health-timeout": "1", "--lock-timeout": "1"}
+        self._flags |= {"--standby": "yes"} if standby else {}
         self.done: Counter[str] = Counter()
         self.codes: Counter[int] = Counter()
         acts: list[tuple[Callable[[], None], int]] = [
-            (self._start, 40),
             (self._kill, 10),
             (self._terminate, 10),
             (self._stop, 5),
-            (self._continue, 8),
+            *([(self._watch, 8)] if standby else [(self._start, 40), (self._continue, 8)]),
         ]
         if hostile:
             acts += [
@@ -67,6 +71,8 @@ class Torture:
     def run(self, seconds: float) -> dict[str, object]:
         ends_s = time.monotonic() + seconds
         while time.monotonic() < ends_s:
+            while len(self._living) < self._units:
+                self._start()
             (act,) = self._random.choices(self._acts, self._weights)
             act()
             pause_ends_s = time.monotonic() + self._random.expovariate(1 / 0.02)
@@ -123,9 +129,7 @@ class Torture:
         code = 70
         try:
             _witness(self._home.path, with_child=with_child)
-            code = self._home.live(
-                watchdog_s=_WATCHDOG_S, flags={"--health-timeout": "1", "--lock-timeout": "1"}
-            )
+            code = self._home.live(watchdog_s=_WATCHDOG_S, flags=self._flags)
         finally:
             os._exit(code)
 
@@ -157,6 +161,13 @@ class Torture:
         for pid in self._stopped:
             self.done["SIGCONT"] += 1
             os.kill(pid, signal.SIGCONT)
+        self._stopped.clear()
+
+    def _watch(self) -> None:
+        """Kill what hangs, as the watchdog of its unit does."""
+        for pid in self._stopped:
+            self.done["watchdog"] += 1
+            os.kill(pid, signal.SIGKILL)
         self._stopped.clear()
 
     def _files(self) -> list[Path]:
@@ -223,11 +234,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument(
+        "--standby", action="store_true", help="two units, each the other's standby"
+    )
     parser.add_argument("--gentle", action="store_true", help="signals only; files are left alone")
     arguments = parser.parse_args()
     path = Path(tempfile.mkdtemp(prefix="torture-"))
     try:
-        torture = Torture(Home(path), seed=arguments.seed, hostile=not arguments.gentle)
+        torture = Torture(
+            Home(path),
+            seed=arguments.seed,
+            hostile=not arguments.gentle and not arguments.standby,
+            standby=arguments.standby,
+        )
         report = {"seed": arguments.seed} | torture.run(arguments.seconds)
     finally:
         shutil.rmtree(path)
