@@ -1,40 +1,31 @@
 """Run the gateway, and say ``owner`` on standard output when it is ready: ``contender.py``'s way of speaking.
 
-The arguments are the gateway's. Standard input: ``fork`` leaves a forked child behind, ``exec`` an
-executed one; its end stops the gateway with SIGTERM. From claim to release it is seen by the
-witnesses in the directory that ``WITNESSES`` names.
+The arguments are flags of the gateway's settings, each with its value. Standard input: ``fork`` leaves a
+forked child behind, ``exec`` an executed one; its end stops the gateway with SIGTERM. From claim to
+release it is seen by the witnesses in the directory that ``WITNESSES`` names.
 """
+
+from __future__ import annotations
 
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
-from witnesses import witnessed
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openclaw_gateway import cli
-from openclaw_gateway.lifecycle import Life
-from openclaw_gateway.supervisor.events import Event
-from openclaw_gateway.supervisor.journal import PlainJournal
-
-_serve, _write = Life._serve, PlainJournal.write
+from faults import seen
+from openclaw_gateway.host import thread
+from openclaw_gateway.settings import load as settings
 
 
-async def serve(*arguments):
-    with witnessed(Path(os.environ["WITNESSES"])):
-        await _serve(*arguments)
+def announce() -> None:
+    print("owner", flush=True)
+    thread.start(listen, name="listen")
 
 
-def write(journal, event, sentence, **fields):
-    _write(journal, event, sentence, **fields)
-    if event is Event.STARTED:
-        print("owner", flush=True)
-        threading.Thread(target=listen, daemon=True).start()
-
-
-def listen():
+def listen() -> None:
     for line in sys.stdin:
         if line == "fork\n" and os.fork() == 0:
             time.sleep(600)
@@ -45,5 +36,12 @@ def listen():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-Life._serve, PlainJournal.write = serve, write
-cli.main()
+flags = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+sys.exit(
+    seen.run(
+        lambda: settings.load(flags, os.environ),
+        os.environ,
+        home=Path(os.environ["WITNESSES"]),
+        on_ready=announce,
+    )
+)

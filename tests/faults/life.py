@@ -9,7 +9,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +24,8 @@ from openclaw_gateway.settings import load as settings
 from openclaw_gateway.supervisor import watchdog  # noqa: F401
 
 NO_FLAGS: Mapping[str, str] = {}
+Run = Callable[[Callable[[], settings.Settings], MutableMapping[str, str]], int]
+"""``gateway.run``, or what does the same."""
 
 
 class Home:
@@ -43,7 +45,13 @@ class Home:
     def close(self) -> None:
         self._notify.close()
 
-    def live(self, *, watchdog_s: float | None = None, flags: Mapping[str, str] = NO_FLAGS) -> int:
+    def live(
+        self,
+        *,
+        watchdog_s: float | None = None,
+        flags: Mapping[str, str] = NO_FLAGS,
+        run: Run = gateway.run,
+    ) -> int:
         """Be the daemon, from its settings to its exit code; to be called in a child."""
         environ = {
             "OPENCLAW_STATE_DIR": str(self.state),
@@ -54,7 +62,7 @@ class Home:
             environ["WATCHDOG_USEC"] = str(int(watchdog_s * 1_000_000))
         os.environ["NOTIFY_SOCKET"] = environ["NOTIFY_SOCKET"]  # where sdnotify looks
         self._become_log()
-        return int(gateway.run(lambda: settings.load(flags, environ), environ))
+        return run(lambda: settings.load(flags, environ), environ)
 
     def _become_log(self) -> None:
         """Have everything that this process says on standard error go to the log."""

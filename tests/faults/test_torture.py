@@ -18,6 +18,7 @@ from faults.extent import extent
 from faults.variants import NO_FLOCKS, without
 
 SECONDS = extent("TORTURE_SECONDS", 60, 300)
+STANDBY_SECONDS = extent("STANDBY_SECONDS", 30, 300)
 SEED = int(os.environ.get("TORTURE_SEED", "0")) or random.randrange(1 << 32)
 
 NO_GUARDS = (
@@ -29,10 +30,10 @@ NO_GUARDS = (
 """Each alone keeps two gateways apart in most of what torture does; without any of them nothing does."""
 
 
-def torture(seconds: float, *, path: str = "") -> dict[str, Any]:
+def torture(seconds: float, *options: str, path: str = "") -> dict[str, Any]:
     script = Path(__file__).with_name("torture.py")
     done = subprocess.run(
-        [sys.executable, script, "--seconds", str(seconds), "--seed", str(SEED)],
+        [sys.executable, script, "--seconds", str(seconds), "--seed", str(SEED), *options],
         env=clean_environ(PYTHONPATH=path),
         stdout=subprocess.PIPE,
         text=True,
@@ -67,6 +68,19 @@ def test_torture_finds_no_two_owners_and_nothing_left_in_the_way(
     assert report["last start"] == 0
     assert report["tracebacks"] == []
     assert report["ownerships"] > SECONDS / 2
+
+
+@pytest.mark.timeout(STANDBY_SECONDS + 180)
+def test_two_units_that_stand_by_for_each_other_are_never_both_owners(
+    record_property: Callable[[str, object], None],
+) -> None:
+    report = torture(STANDBY_SECONDS, "--standby")
+    record_property("figures", figures(report))
+    assert report["overlaps"] == []
+    assert report["last start"] == 0
+    assert report["tracebacks"] == []
+    assert 78 not in report["exit codes"] and "78" not in report["exit codes"]
+    assert report["ownerships"] > STANDBY_SECONDS / 2
 
 
 def test_all_witnesses_see_two_owners_where_nothing_keeps_them_apart(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ last start failed or a daemon said a traceback.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import random
@@ -24,13 +23,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from faults import seen
 from faults.life import Home
-from faults.witnesses import BEAT_S, Presence, Referee
-from openclaw_gateway import lifecycle
+from faults.witnesses import Referee
 from openclaw_gateway.claim.lockfile import lock_directory_parts
 
 _WATCHDOG_S = 0.6
@@ -128,8 +128,15 @@ class Torture:
             return
         code = 70
         try:
-            _witness(self._home.path, with_child=with_child)
-            code = self._home.live(watchdog_s=_WATCHDOG_S, flags=self._flags)
+            code = self._home.live(
+                watchdog_s=_WATCHDOG_S,
+                flags=self._flags,
+                run=partial(
+                    seen.run,
+                    home=self._home.path,
+                    on_claim=_leave_a_child if with_child else lambda: None,
+                ),
+            )
         finally:
             os._exit(code)
 
@@ -203,31 +210,9 @@ class Torture:
         return self._home.path / f"attic-{self.done.total()}"
 
 
-def _witness(home: Path, *, with_child: bool) -> None:
-    """Have this process's daemon be seen by the witnesses from claim to release."""
-    serve = lifecycle.Life._serve
-
-    async def witnessed(*arguments: object) -> None:
-        presence = Presence(home)
-        presence.enter()
-        if (
-            with_child
-        ):  # which must not keep the lock when we die: it may inherit what isn't close-on-exec
-            subprocess.Popen(["sleep", "0.5"], close_fds=False)
-        beating = asyncio.create_task(_beat(presence))
-        try:
-            await serve(*arguments)  # type: ignore[arg-type]
-        finally:
-            beating.cancel()
-            presence.leave()
-
-    lifecycle.Life._serve = witnessed  # type: ignore[assignment, method-assign]
-
-
-async def _beat(presence: Presence) -> None:
-    while True:
-        await asyncio.sleep(BEAT_S)
-        presence.beat()
+def _leave_a_child() -> None:
+    """Have a child that must not keep the lock when we die: it inherits whatever isn't close-on-exec."""
+    subprocess.Popen(["sleep", "0.5"], close_fds=False)
 
 
 def main() -> int:
