@@ -127,29 +127,32 @@ class Keeper:
     @property
     def due_s(self) -> float:
         """When there is something to do next, on CLOCK_MONOTONIC."""
-        tenure, now_s = self._tenure, time.monotonic()
-        if tenure.phase is Phase.LOST:
+        if self._tenure.phase is Phase.LOST:
             return float("inf")
-        if tenure.phase is Phase.ACTIVE:
-            return min(self._due_s, now_s + self._until(self.terms.renew_deadline_s))
-        takeover_s = rule.takeover_s(tenure, terms=self.terms)
-        if tenure.phase is Phase.STANDBY and takeover_s > now_s:
-            return min(self._due_s, takeover_s)
-        return self._due_s
+        return min(self._due_s, time.monotonic() + self.fades_in_s)
+
+    @property
+    def fades_in_s(self) -> float:
+        """Seconds until ``look`` would find that an active tenure is past its deadline; infinite in all other phases."""
+        if self._tenure.phase is not Phase.ACTIVE:
+            return float("inf")
+        return self._until(self.terms.renew_deadline_s)
 
     @property
     def hurry_in_s(self) -> float:
         """Seconds until whoever still says goodbye should simply leave: halfway from the deadline to the kernel's."""
+        if not self._tenure.token:
+            return float("inf")
         if self._tenure.phase is Phase.LOST:
             return 0.0
         return self._until((self.terms.renew_deadline_s + self.terms.kill_s) / 2)
 
     def _until(self, after_sent_s: float) -> float:
-        return max(self._tenure.sent_s + after_sent_s - _boottime_s(), 0.0)
+        return max(self._tenure.sent_s + after_sent_s - boottime_s(), 0.0)
 
     def is_past(self) -> bool:
         """Whether nothing may be served now: asked before each thing that is done for a client. Takes 1 µs."""
-        return rule.is_past(self._tenure, _boottime_s(), terms=self.terms)
+        return rule.is_past(self._tenure, boottime_s(), terms=self.terms)
 
     def wake(self) -> None:
         """Have the next request be due now: the record may have changed."""
@@ -157,16 +160,19 @@ class Keeper:
 
     def look(self) -> None:
         """Notice that time has passed."""
-        self._enter(rule.at(self._tenure, _boottime_s(), terms=self.terms))
+        self._enter(rule.at(self._tenure, boottime_s(), terms=self.terms))
 
     def next(self) -> Ask | None:
         """Return what to ask now, and count it as begun; ``None`` if nothing is due."""
         now_s = time.monotonic()
         request = rule.REQUESTS[self.phase]
-        if request is None or now_s < min(self._due_s, self.due_s):
+        if request is None or now_s < self.due_s:
             return None
-        standby = self.phase is Phase.STANDBY
-        self._due_s = now_s + (self.terms.read_every_s if standby else self.terms.retry_s)
+        reads = request is Request.READ
+        self._due_s = now_s + (self.terms.read_every_s if reads else self.terms.retry_s)
+        takeover_s = rule.takeover_s(self._tenure, terms=self.terms)
+        if reads and now_s < takeover_s:
+            self._due_s = min(self._due_s, takeover_s)
         seen = self._tenure.seen
         record = self._record._replace(seq=self._tenure.seq + 1)
         if request is Request.ACQUIRE:
@@ -326,7 +332,7 @@ def ask(etcd: Etcd, asked: Ask) -> tuple[Answer, str]:
     Returns:
         The answer, and why there is none, "" if there is one.
     """
-    sent_s = _boottime_s()
+    sent_s = boottime_s()
     outcome, seen, problem = Outcome.READ, None, ""
     try:
         if asked.request is Request.READ:
@@ -338,14 +344,14 @@ def ask(etcd: Etcd, asked: Ask) -> tuple[Answer, str]:
             seen = swap.seen
     except EtcdError as error:
         outcome, problem = Outcome.UNKNOWN, str(error)
-    return Answer(outcome, sent_s, time.monotonic(), _boottime_s(), seen), problem
+    return Answer(outcome, sent_s, time.monotonic(), boottime_s(), seen), problem
 
 
 def unanswered(sent_s: float) -> Answer:
     """Return the answer that stands for one which is not waited for any more."""
-    return Answer(Outcome.UNKNOWN, sent_s, time.monotonic(), _boottime_s())
+    return Answer(Outcome.UNKNOWN, sent_s, time.monotonic(), boottime_s())
 
 
-def _boottime_s() -> float:
+def boottime_s() -> float:
     """Return the seconds since the machine was booted, those in suspend too."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

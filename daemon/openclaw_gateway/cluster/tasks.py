@@ -1,0 +1,83 @@
+"""
+Keeps a tenure from an event loop: requests are begun by the loop, and made by a thread each.
+
+The loop begins them, and no thread does by itself: a loop that hangs serves nobody, and must not look alive to the
+other hosts. A thread that hangs, in a name's resolution or anywhere else, is left to itself after a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+from openclaw_gateway.cluster.rule import Answer, Phase
+from openclaw_gateway.cluster.tenure import Ask, Keeper, ask, boottime_s, unanswered
+from openclaw_gateway.host import thread
+
+_PATIENCE = 2.0
+"""Times ``retry_s`` that a thread has; the client in it takes about one, if the kernel lets it."""
+
+
+async def keep(keeper: Keeper) -> None:
+    """Do what is due until the record is lost, or cancelled. A request under way then is left to itself."""
+    while keeper.phase is not Phase.LOST:
+        keeper.look()
+        asked = keeper.next()
+        if asked is None:
+            await asyncio.sleep(max(keeper.due_s - time.monotonic(), 0.0))
+        else:
+            keeper.take(*await _answer(keeper, asked))
+
+
+async def release(keeper: Keeper) -> None:
+    """Give the record back: nobody is served any more. Waits for etcd no longer than a few ``retry_s``."""
+    while (asked := keeper.parting()) is not None:
+        if keeper.part(*await _answer(keeper, asked)):
+            return
+
+
+async def urge(keeper: Keeper, hurry: asyncio.Event) -> None:
+    """Set ``hurry`` when goodbyes must come to an end, as the kernel will soon end the process."""
+    while (left_s := keeper.hurry_in_s) > 0:
+        await asyncio.sleep(min(left_s, keeper.terms.retry_s))
+    hurry.set()
+
+
+async def _answer(keeper: Keeper, asked: Ask) -> tuple[Answer, str]:
+    """Ask in a thread; notice meanwhile when the deadline passes."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[tuple[Answer, str]] = loop.create_future()
+    etcd, sent_s = keeper.etcd, boottime_s()
+    due_s = time.monotonic() + keeper.terms.retry_s * _PATIENCE
+
+    def settle(found: tuple[Answer, str] | BaseException) -> None:
+        if done.done():  # it came too late, or nobody waits any more
+            return
+        if isinstance(found, BaseException):
+            done.set_exception(found)
+        else:
+            done.set_result(found)
+
+    def run() -> None:
+        found: tuple[Answer, str] | BaseException
+        try:
+            found = ask(etcd, asked)
+        except BaseException as error:
+            found = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, found)
+
+    thread.start(run, name="etcd")
+    try:
+        while (left_s := due_s - time.monotonic()) > 0:
+            await asyncio.wait({done}, timeout=min(left_s, keeper.fades_in_s))
+            if done.done():
+                return done.result()
+            keeper.look()
+    finally:
+        done.cancel()
+    keeper.etcd = etcd.anew()
+    return unanswered(
+        sent_s
+    ), f"a request to etcd has hung for {keeper.terms.retry_s * _PATIENCE:g} s"
