@@ -198,7 +198,7 @@ class Clustered:
 
         from openclaw_gateway.cluster import tasks
 
-        self._own.stand(self._keeper.role, self._keeper.is_past)
+        self._own.stand(self._keeper.role, self._keeper.is_over)
         await self._own.start(claim)
         self._keeping = asyncio.create_task(tasks.keep(self._keeper))
 
@@ -268,7 +268,7 @@ class Clustered:
         await tasks.release(self._keeper)
 
     def _show(self, role: Role) -> None:
-        self._own.stand(role, self._keeper.is_past)
+        self._own.stand(role, self._keeper.is_over)
         self._changed.set()
         if not self._draining:
             self._supervisor.status(self.status())

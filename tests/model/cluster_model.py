@@ -104,7 +104,9 @@ class Model:
         self._variant, self._rates, self._horizon = variant, rates, horizon
         self._terms = [Terms(lease, DEADLINE, variant.kill, RETRY) for lease in leases]
 
-    def begin(self, *, stops: int = 0, kills: int = 0, losses: int = 0, deletions: int = 0) -> World:
+    def begin(
+        self, *, stops: int = 0, kills: int = 0, losses: int = 0, deletions: int = 0
+    ) -> World:
         """Return the world at its beginning, with so many faults to come."""
         hosts = tuple(Host() for _ in self._rates)
         return World(0, hosts, Seen(None, 0, 0), stops, kills, losses, deletions)
@@ -159,10 +161,15 @@ class Model:
         flight = host.flight
         if flight is not None and flight.answer is None:
             committed, answer = _commit(world, flight.message)
-            yield "commit", _put(committed, at, host._replace(flight=Flight(flight.message, answer)))
+            yield (
+                "commit",
+                _put(committed, at, host._replace(flight=Flight(flight.message, answer))),
+            )
         if not host.start:
             if world.kills:
-                fresh = Host(start=self._next_start(world, at), stray=host.stray, asked_at=world.now - 1)
+                fresh = Host(
+                    start=self._next_start(world, at), stray=host.stray, asked_at=world.now - 1
+                )
                 yield "start again", _put(world, at, fresh)
             return
         if world.kills:
