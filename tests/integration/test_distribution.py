@@ -99,6 +99,9 @@ def test_wheel_installs_its_units_and_they_run_its_own_program(
             check=False,
         )
         assert str(unit.name) not in checked.stderr, checked.stderr
+    (assets,) = environment.glob("lib/python*/site-packages/openclaw_gateway/server/assets")
+    ours = REPOSITORY / "daemon/openclaw_gateway/server/assets"
+    assert sorted(os.listdir(assets)) == sorted(os.listdir(ours))
     (start,) = (
         line.partition("=")[2]
         for line in unit.read_text().splitlines()

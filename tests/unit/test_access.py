@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from openclaw_gateway.server.access import HOST_REFUSED, ORIGIN_REFUSED, refused
 
 
-def judged(host: str | None, origin: str | None = None, *allowed: str) -> str:
-    return refused(host, origin, allowed_hosts={"gateway.example"}, allowed_origins=allowed)
+def judged(host: str | None, origin: str | None = None, *allowed: str, tls: bool = False) -> str:
+    return refused(
+        host, origin, allowed_hosts={"gateway.example"}, allowed_origins=allowed, tls=tls
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_foreign_names_may_not(host: str | None) -> None:
     [
         (None, [], ""),
         ("https://ui.example", [], ORIGIN_REFUSED),
-        ("http://localhost", [], ORIGIN_REFUSED),
+        ("http://localhost:8080", [], ORIGIN_REFUSED),
         ("null", ["*"], ORIGIN_REFUSED),
         ("", ["*"], ORIGIN_REFUSED),
         ("https://UI.example", ["https://ui.example/"], ""),
@@ -48,6 +50,29 @@ def test_foreign_names_may_not(host: str | None) -> None:
 )
 def test_page_needs_leave(origin: str | None, allowed: list[str], expected: str) -> None:
     assert judged("localhost", origin, *allowed) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "over_plain", "over_tls"),
+    [
+        ("localhost:18789", "http://localhost:18789", "", ORIGIN_REFUSED),
+        ("LocalHost:18789", "http://localhost:18789", "", ORIGIN_REFUSED),
+        ("[::1]:18789", "http://[::1]:18789", "", ORIGIN_REFUSED),
+        # A proxy in front of us may speak TLS for us; nobody speaks plain HTTP for us if we speak TLS.
+        ("gateway.example", "https://gateway.example", "", ""),
+        ("127.0.0.1:18789", "https://127.0.0.1:18789", "", ""),
+        ("127.0.0.1:18789", "http://127.0.0.1:18790", ORIGIN_REFUSED, ORIGIN_REFUSED),
+        ("127.0.0.1:18789", "http://127.0.0.1", ORIGIN_REFUSED, ORIGIN_REFUSED),
+        ("127.0.0.1", "ws://127.0.0.1", ORIGIN_REFUSED, ORIGIN_REFUSED),
+        ("127.0.0.1", "null", ORIGIN_REFUSED, ORIGIN_REFUSED),
+        ("127.0.0.1", "http://127.0.0.1, http://127.0.0.1", ORIGIN_REFUSED, ORIGIN_REFUSED),
+        # What a page on a name that was rebound to us sends.
+        ("evil.example", "http://evil.example", HOST_REFUSED, HOST_REFUSED),
+    ],
+)
+def test_own_page_needs_none(host: str, origin: str, over_plain: str, over_tls: str) -> None:
+    assert judged(host, origin) == over_plain
+    assert judged(host, origin, tls=True) == over_tls
 
 
 @given(st.text(max_size=80), st.text(max_size=80))

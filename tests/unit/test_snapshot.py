@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from openclaw_gateway import cli
 from openclaw_gateway.admin.judge.state import State
 from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.protocol.role import Role
@@ -31,6 +32,7 @@ def test_status_shows_all_of_a_snapshot() -> None:
     assert shown == {
         "state": "degraded",
         "reason": "answers, but is not ready: disk",
+        "next": [{"command": "openclaw-gateway doctor", "why": ""}],
         "runtimeVersion": "1.2.3",
         "instanceId": "abc",
         "unit": "openclaw-gateway.service",
@@ -111,3 +113,25 @@ def test_one_word_is_one_that_the_verb_status_has(
     well = SNAPSHOT._replace(failing=())
     changed = well._replace(**changes)
     assert (*changed.verdict, changed.ready) == (state, reason, ready)
+
+
+@pytest.mark.parametrize(
+    ("changes", "commands"),
+    [
+        ({"failing": ()}, ()),
+        ({}, ("openclaw-gateway doctor",)),
+        ({"phase": Phase.STARTING}, ("openclaw-gateway status --wait 60",)),
+        ({"phase": Phase.DRAINING}, ("openclaw-gateway logs -f",)),
+        ({"phase": Phase.DRAINING, "unit": None}, ()),
+        ({"unit": None}, ("openclaw-gateway doctor --port=18789",)),
+        ({"unit": "of-others.service"}, ("openclaw-gateway doctor --port=18789",)),
+        ({"unit": "openclaw-gateway@a-b.service"}, ("openclaw-gateway doctor --profile=a-b",)),
+        ({"unit": "openclaw-gateway@a;b.service"}, ("openclaw-gateway doctor --port=18789",)),
+    ],
+)
+def test_what_to_type_next_is_taken_by_our_own_command(
+    changes: dict[str, Any], commands: tuple[str, ...]
+) -> None:
+    assert SNAPSHOT._replace(**changes).next == commands
+    for command in commands:
+        cli.parser("openclaw-gateway").parse_args(command.split()[1:])

@@ -29,7 +29,7 @@ _OVERHEAD = 4
 _OURS = frozenset(
     b"content-length transfer-encoding connection date openclaw-fencing-token".split()
     + [name.lower() for name, _ in SECURITY]
-)
+) - {b"cache-control"}
 """Header fields of a response that are never a handler's to set."""
 
 UNSENDABLE = (h11.LocalProtocolError, TypeError, ValueError, AttributeError)
@@ -247,12 +247,13 @@ class Exchange:
         for name, _ in fields:
             if name.lower() in _OURS:
                 raise ValueError(f"header field {name.decode()} is the server's to set")
-        if all(name.lower() != b"content-type" for name, _ in fields):
+        given = {name.lower() for name, _ in fields}
+        if b"content-type" not in given:
             fields.append((b"Content-Type", kind))
         fields += [
             (b"Content-Length", b"%d" % len(body)),
             (b"Date", self._date()),
-            *SECURITY,
+            *(field for field in SECURITY if field[0].lower() not in given),
             *marks,
         ]
         if response.close or self.must_close:

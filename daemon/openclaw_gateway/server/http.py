@@ -17,7 +17,7 @@ from openclaw_gateway.client.answer import LIVE
 from openclaw_gateway.errors import ListenerLostError
 from openclaw_gateway.protocol.role import Role
 from openclaw_gateway.protocol.scopes import satisfies
-from openclaw_gateway.server import access, standing
+from openclaw_gateway.server import access, page, standing
 from openclaw_gateway.server.acceptor import Acceptor
 from openclaw_gateway.server.auth import Authenticator, Verdict
 from openclaw_gateway.server.builtin import Health, add_builtin, resident_bytes
@@ -47,7 +47,7 @@ _LAST_ANSWERS_S = 0.5
 """Seconds that requests which are being answered have then."""
 
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
-_OWN_PATHS = HEALTH_PATHS | {"/"}
+_OWN_PATHS = HEALTH_PATHS | page.PATHS
 _MERE_TIMES = frozenset({"tick_interval_s", "auth_window_s", "auth_lockout_s"})
 """Fields of ``Limits`` that nobody can reach."""
 
@@ -102,6 +102,7 @@ class Server:
             )
         )
         self._health = Health(failing)
+        self._page = page.Page()
         shared = Shared(
             self._lines,
             self._registry.methods,
@@ -248,8 +249,8 @@ class Server:
         if refusal is not None:
             return refusal
         request = request._replace(address=source.address, fencing_token=self.clients.fencing_token)
-        if request.path == "/":
-            return self._root(request, source)
+        if request.path in page.PATHS:
+            return self._own(request, source)
         return self._extension(request, source)
 
     def _refuse(self, request: Request, source: Source, connection: Connection) -> Response | None:
@@ -262,6 +263,7 @@ class Server:
             request.headers.get("origin"),
             allowed_hosts=self._settings.allowed_hosts,
             allowed_origins=self._settings.allowed_origins,
+            tls=self._acceptor.tls is not None,
         )
         if problem:
             return Response(403, f"{problem}\n", close=True)
@@ -364,7 +366,10 @@ class Server:
                 body["cluster"] = role_details(self._role)
         return _json(body, ok=in_role)
 
-    def _root(self, request: Request, source: Source) -> Response | Upgrade:
+    def _own(self, request: Request, source: Source) -> Response | Upgrade:
+        """Serve the status page to browsers, and on its path the WebSocket to clients."""
+        if request.path != "/" or page.is_wanted(request):
+            return self._page.answer(request)
         if request.method != "GET":
             return _not_allowed("GET")
         accept = refused_upgrade(request)

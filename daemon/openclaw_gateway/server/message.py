@@ -159,8 +159,9 @@ class Response(NamedTuple):
     Attributes:
         status: RFC 9110, section 15; 200 to 599.
         body: Text goes out as UTF-8.
-        headers: Beside those that the server sets: length, date, connection, caching and security.
-            Without a ``Content-Type`` text is ``text/plain``, and bytes are ``application/octet-stream``.
+        headers: Beside those that the server sets: length, date, connection and security.
+            Without a ``Content-Type`` text is ``text/plain``, and bytes are ``application/octet-stream``;
+            without a ``Cache-Control`` nobody may keep the answer.
         close: Whether to close the connection after it.
     """
 

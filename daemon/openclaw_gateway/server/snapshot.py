@@ -6,6 +6,7 @@ where things happen; taking a snapshot copies them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -127,6 +128,27 @@ class Snapshot(NamedTuple):
         managed = self.unit is not None
         return ("running", "healthy") if managed else ("unmanaged", "healthy, but no unit runs it")
 
+    @property
+    def next(self) -> tuple[str, ...]:
+        """What to type next on our machine, as the verb ``status`` has it; empty if all is well."""
+        match self.verdict[0]:
+            case "starting":
+                return (self._command("status", "--wait", "60"),)
+            case "stopping" if self.unit is not None:  # by hand it logs to its terminal
+                return (self._command("logs", "-f"),)
+            case "degraded":
+                return (self._command("doctor"),)
+        return ()
+
+    def _command(self, verb: str, *options: str) -> str:
+        """Return our own command line for a verb on this gateway: by its profile, or else by its port."""
+        unit = self.unit or ""
+        profile = re.fullmatch(r"openclaw-gateway@([A-Za-z0-9][A-Za-z0-9_-]*)\.service", unit)
+        meant = [f"--profile={profile[1]}"] if profile else []
+        if not meant and unit != "openclaw-gateway.service" and verb != "logs":
+            meant = [f"--port={self.claim.port}"]
+        return " ".join(("openclaw-gateway", verb, *meant, *options))
+
 
 def status(snapshot: Snapshot) -> dict[str, object]:
     """Return the answer to the method ``status``, which no schema binds."""
@@ -135,6 +157,7 @@ def status(snapshot: Snapshot) -> dict[str, object]:
     return {
         "state": state,
         "reason": reason,
+        "next": [{"command": command, "why": ""} for command in snapshot.next],
         "runtimeVersion": snapshot.version,
         "instanceId": snapshot.instance,
         "unit": snapshot.unit,

@@ -12,7 +12,7 @@ SECURITY = (
     (b"X-Content-Type-Options", b"nosniff"),
     (b"Referrer-Policy", b"no-referrer"),
 )
-"""Header fields of every answer."""
+"""Header fields of every answer; what answers may set another ``Cache-Control``."""
 
 
 def reason(status: int) -> bytes:

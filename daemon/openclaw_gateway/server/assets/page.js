@@ -1,0 +1,443 @@
+// The status page. Nothing that came from elsewhere becomes anything but text: textContent, no HTML.
+"use strict";
+
+const STORED = "openclaw-gateway.token";
+const EVERY_MS = 2000, HIDDEN_MS = 10000; // between two looks
+const SILENT_MS = 5000; // without an answer the gateway hangs
+const POINTS = 150; // five minutes
+const LINES = 50;
+const TONES = {
+  running: "good", unmanaged: "good", standby: "good",
+  starting: "warn", restarting: "warn", unknown: "warn", locked: "quiet", connecting: "quiet",
+};
+
+const $ = (id) => document.getElementById(id);
+const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+const make = (name, text = "", attributes = {}) => {
+  const node = document.createElement(name);
+  node.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
+};
+const clock = (when) => new Date(when).toLocaleTimeString("sv"); // 09:05:07, and the date as 2026-11-25
+const stamp = (when) => new Date(when).toLocaleString("sv");
+const span = (ms) => { // as "status" says it
+  const s = Math.floor(ms / 1000);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} m ${s % 60} s`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor(s % 3600 / 60)} m`;
+  return `${Math.floor(s / 86400)} d ${Math.floor(s % 86400 / 3600)} h`;
+};
+
+const times = (count) => count === 1 ? "once" : `${count} times`;
+
+let secret = sessionStorage.getItem(STORED); // of password mode in memory only
+let kind = "token";
+let link = null; // the connection, as far as it goes
+let due = 0, timer = 0, failed = 0, shownAt = 0, seen = null, leaving = null;
+
+// What the eye finds first.
+
+function verdict(word, reason, steps = []) {
+  document.body.dataset.tone = TONES[word] || "bad";
+  say($("word"), word);
+  say($("reason"), reason);
+  document.title = `${word} · ${$("where").textContent || "openclaw-gateway"}`;
+  const text = JSON.stringify(steps);
+  if ($("next").dataset.shown !== text) {
+    $("next").dataset.shown = text;
+    $("next").replaceChildren(...steps.map(({ command, why }) => {
+      const item = make("li");
+      item.append(make("code", command), make("span", why || ""));
+      return item;
+    }));
+  }
+}
+
+function when() { // not in the live region: it changes every second
+  const left = due - Date.now();
+  say($("when"), due && left > 0 ? `Trying again in ${span(left + 999)}.` : "");
+}
+
+function old(is) { // whether what is shown of the gateway is of lately only
+  $("facts").toggleAttribute("data-old", is);
+  say($("age"), $("facts").hidden ? "" : is ? `as of ${clock(shownAt)}` : "live");
+}
+
+const STATUS = [{ command: "openclaw-gateway status", why: "on the gateway's machine" }];
+
+// The connection.
+
+function dial() {
+  clearTimeout(timer);
+  due = 0;
+  const url = new URL(".", location.href); // without query and fragment, below whatever a proxy put in front
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(url), asked = new Map();
+  const mine = link = { socket, opened: false, live: false, waiting: 0, calls: 0, cursor: undefined };
+  mine.ask = (method, params) => new Promise((resolve, reject) => {
+    const id = String(++mine.calls);
+    if (!asked.size) mine.waiting = Date.now();
+    asked.set(id, { resolve, reject });
+    socket.send(JSON.stringify({ type: "req", id, method, params }));
+  });
+  const events = {
+    "connect.challenge": () => greet(mine),
+    presence: () => mine.live && look(mine),
+    health: () => mine.live && look(mine),
+    shutdown: (payload) => { leaving = payload; goodbye(); },
+  };
+  socket.onopen = () => { mine.opened = true; };
+  socket.onmessage = ({ data }) => {
+    if (mine !== link) return;
+    const frame = JSON.parse(data);
+    if (frame.type === "event") return events[frame.event]?.(frame.payload);
+    const { resolve, reject } = asked.get(frame.id);
+    asked.delete(frame.id);
+    mine.waiting = asked.size ? Date.now() : 0;
+    return frame.ok ? resolve(frame.payload) : reject(frame.error);
+  };
+  socket.onclose = () => { if (mine === link) lost(mine); };
+}
+
+function redial(ms) {
+  clearTimeout(timer);
+  due = Date.now() + ms;
+  timer = setTimeout(dial, ms);
+  when();
+}
+
+function drop() {
+  const { socket } = link || {};
+  link = null;
+  socket?.close();
+}
+
+async function greet(mine) {
+  const params = {
+    minProtocol: 4, maxProtocol: 4, role: "operator", scopes: ["operator.read"],
+    client: { // the protocol has a closed list of ids; this is that of a page which a gateway serves
+      id: "openclaw-control-ui", displayName: "status page", version: "1", mode: "ui",
+      platform: navigator.platform || "browser",
+    },
+  };
+  if (secret) params.auth = { [kind]: secret };
+  let hello;
+  try {
+    hello = await mine.ask("connect", params);
+  } catch (error) {
+    refused(mine, error);
+    return;
+  }
+  if (kind === "token" && secret) sessionStorage.setItem(STORED, secret);
+  if (seen?.boot !== hello.server.bootId) seen = { boot: hello.server.bootId };
+  mine.live = true;
+  mine.host = hello.snapshot.presence.find((entry) => entry.mode === "gateway")?.host;
+  failed = 0;
+  leaving = null;
+  $("ask").hidden = true;
+  $("forget").hidden = !secret;
+  say($("forget"), `Forget the ${kind}`);
+  $("log").replaceChildren();
+  look(mine);
+}
+
+function refused(mine, { message, details = {}, retryAfterMs }) {
+  const code = details.code || "";
+  drop();
+  if (/^AUTH_(TOKEN|PASSWORD)_/.test(code)) {
+    kind = code.includes("PASSWORD") ? "password" : "token";
+    const wrong = code.endsWith("MISMATCH") && secret;
+    forget();
+    question(wrong ? `This is not the gateway's ${kind}.` : `The gateway answers. Its ${kind} opens this page.`);
+    if (wrong) document.body.dataset.tone = "bad";
+  } else if (code === "AUTH_RATE_LIMITED") {
+    question(`Too many wrong ${kind}s came from this address: the gateway does not listen to it for a while.`);
+    $("enter").disabled = $("secret").disabled = true;
+    redial(retryAfterMs || 60000);
+  } else if (retryAfterMs) {
+    // It is on its way up or down, and says when to come again.
+    const down = details.reason === "gateway-restarting";
+    verdict(down ? "stopping" : "starting", message, down ? [] : STATUS);
+    redial(retryAfterMs);
+  } else {
+    verdict("refused", message, STATUS);
+  }
+}
+
+function question(reason) {
+  $("facts").hidden = true;
+  old(true);
+  verdict("locked", reason);
+  say(document.querySelector("label"), kind === "token" ? "Token" : "Password");
+  const [words, command] = kind === "token"
+    ? ["Kept until this tab is closed. On the gateway's machine it is shown by",
+      "sudo cat /var/lib/openclaw-gateway/default/gateway.token"]
+    : ["Kept until this page is left. On the gateway's machine, what says where it comes from:",
+      "openclaw-gateway config"];
+  $("hint").replaceChildren(words, make("br"), make("code", command));
+  $("ask").hidden = false;
+  $("enter").disabled = $("secret").disabled = false;
+  $("forget").hidden = true;
+  $("secret").focus();
+}
+
+function forget() {
+  secret = null;
+  sessionStorage.removeItem(STORED);
+}
+
+function goodbye() {
+  old(true);
+  if (leaving.restartExpectedMs) {
+    verdict("restarting", `${leaving.reason}; expected back within ${span(leaving.restartExpectedMs + 999)}`);
+  } else {
+    verdict("stopping", leaving.reason, STATUS);
+  }
+}
+
+async function lost(mine) {
+  link = null;
+  clearTimeout(timer);
+  old(true);
+  if (leaving && mine.live) {
+    redial(leaving.restartExpectedMs ? 250 : 1000);
+    return;
+  }
+  // Whether it is gone or only takes no WebSocket: health is for everybody.
+  const alive = await fetch("healthz", { cache: "no-store" }).then((answer) => answer.ok, () => false);
+  if (link) return;
+  failed += 1;
+  const said = leaving ? `It said goodbye (${leaving.reason}), and` : mine.live ? "The connection was lost, and" : "There is no connection:";
+  const standby = alive && !mine.opened && await replica();
+  if (link) return;
+  if (standby) {
+    const { reason = "another gateway of the cluster is active", url } = standby.cluster || {};
+    verdict("standby", `${reason}${url ? `: ${url}` : ""}`);
+  } else if (alive && !mine.opened) {
+    verdict("refused", "The gateway lives, but takes no WebSocket from here: its limits are reached, or this address "
+      + "is none of its allowedHosts.", STATUS);
+  } else {
+    verdict("unreachable", `${said} nobody answers at ${location.host}.`, STATUS);
+  }
+  redial(Math.min(1000 * 2 ** (failed - 1), 15000));
+}
+
+async function replica() { // what a standby of a cluster says of itself
+  try {
+    const answer = await fetch("replica", { cache: "no-store" });
+    return answer.ok && await answer.json();
+  } catch {
+    return false;
+  }
+}
+
+// What is asked for again and again.
+
+async function look(mine) {
+  clearTimeout(timer);
+  if (mine.looking) { mine.again = true; return; }
+  mine.looking = true;
+  mine.again = false;
+  try {
+    show(mine, await mine.ask("status"));
+    lines(mine, await mine.ask("logs.tail", { limit: LINES, cursor: mine.cursor })); // undefined is left out
+  } catch (error) {
+    if (!error.retryable) verdict("refused", error.message, STATUS);
+  }
+  mine.looking = false;
+  if (mine !== link) return;
+  timer = setTimeout(look, mine.again ? 200 : document.hidden ? HIDDEN_MS : EVERY_MS, mine);
+}
+
+function beat() {
+  when();
+  if (!link?.waiting) return;
+  const silent = Date.now() - link.waiting;
+  if (silent < SILENT_MS) return;
+  old(true);
+  verdict("not-serving", "The connection stands, but no answer comes.", STATUS);
+  say($("when"), `For ${span(silent)}.`);
+  if (silent > 6 * SILENT_MS) { drop(); redial(0); }
+}
+
+// What is shown.
+
+function facts(id, rows) {
+  const shown = rows.filter(([, value]) => value); // what is not known, or nothing worth a line, is left out
+  const list = $(id);
+  while (list.children.length > shown.length) list.lastChild.remove();
+  shown.forEach(([name, value, bad], at) => {
+    let row = list.children[at];
+    if (!row) {
+      row = make("div");
+      row.append(make("dt"), make("dd"));
+      list.append(row);
+    }
+    say(row.firstChild, name);
+    say(row.lastChild, value);
+    row.lastChild.classList.toggle("bad", Boolean(bad));
+  });
+}
+
+function show(mine, status) {
+  const { claim, clients, served, limits, failing, watchdog, auth, cluster } = status;
+  shownAt = Date.now();
+  const host = claim.host.includes(":") ? `[${claim.host}]` : claim.host;
+  say($("where"), `${mine.host ? `${mine.host}, ` : ""}${host}:${claim.port}`);
+  verdict(status.state, status.reason, status.next);
+  $("facts").hidden = false;
+  old(false);
+  facts("gateway", [
+    ["version", status.runtimeVersion],
+    ["up", `${span(status.uptimeMs)}, since ${stamp(shownAt - status.uptimeMs)}`],
+    ["phase", status.phase],
+    ["failing", failing.join(", ") || "nothing", failing.length],
+    ["unit", status.unit || "none"],
+    ["watchdog", watchdog.intervalMs && watchdog.lastPingMs && `pinged ${span(Math.max(0, shownAt - watchdog.lastPingMs))} ago`
+      + `, systemd waits ${span(watchdog.intervalMs)}`],
+    ["process", `pid ${status.pid}, ${Math.round(status.processMemory.rssBytes / 1e6)} MB`],
+  ]);
+  facts("claim", [
+    ["address", `${host} port ${claim.port}`],
+    ["state", claim.stateDir],
+    ["settings", claim.configPath],
+    ["since", claim.since && stamp(claim.since)],
+    ["owner", claim.ownerId],
+    ["cluster", cluster && `${cluster.name}, fencing token ${cluster.token ?? "none"}`],
+    ["locks", claim.lockPaths.map((path) => path.replace(`${claim.stateDir}/`, "")).join("\n")],
+    ["made anew", claim.restored && `lock files that had been removed, ${times(claim.restored)}`, true],
+  ]);
+  const own = 1; // the very call that asks
+  facts("clients", [
+    ["connected", `${clients.connected}, this page among them`],
+    ["connections", `${clients.connections}, ${clients.unauthenticated} without a secret yet`],
+    ["in flight", `${Math.max(0, clients.requestsInFlight - own)} calls`],
+    ["served", `${served.requests} requests, ${served.calls} calls`],
+    ["secret", `${auth.mode}${auth.failures ? `, wrong ${times(auth.failures)}` : ""}`],
+    ["over limits", clients.overLimit && `${clients.overLimit} connections`, true],
+  ]);
+  bounds(limits);
+  picture(mine, status);
+}
+
+function bounds(limits) {
+  const text = JSON.stringify(limits);
+  if ($("limits").dataset.shown === text) return;
+  $("limits").dataset.shown = text;
+  const reached = Object.entries(limits).filter(([, one]) => one.reached).map(([name]) => name);
+  say($("reached"), reached.length ? `reached: ${reached.join(", ")}` : "none reached");
+  $("reached").classList.toggle("bad", reached.length);
+  $("limits").replaceChildren(...Object.entries(limits).map(([name, { limit, reached: times }]) => {
+    const row = make("tr");
+    row.append(make("td", name), make("td", quantity(name, limit)),
+      make("td", String(times), times ? { class: "bad" } : {}));
+    return row;
+  }));
+}
+
+function quantity(name, value) {
+  if (value === undefined) return "the kernel's";
+  if (name.endsWith("Ms")) return value % 1000 ? `${value} ms` : span(value);
+  if (!name.endsWith("Bytes") || value % 1024) return String(value);
+  return value % 1048576 ? `${value / 1024} KiB` : `${value / 1048576} MiB`;
+}
+
+function lines(mine, { cursor, lines: texts, reset }) {
+  if (mine !== link) return;
+  const list = $("log"), first = mine.cursor === undefined || reset;
+  const follows = first || list.scrollHeight - list.scrollTop - list.clientHeight < 24;
+  mine.cursor = cursor;
+  if (first) list.replaceChildren();
+  for (const text of texts) {
+    let entry;
+    try { entry = JSON.parse(text); } catch { entry = { message: text }; }
+    const item = make("li", "", { "data-level": String(entry.level) });
+    const time = make("time", entry.time ? clock(entry.time) : "", { datetime: String(entry.time) });
+    time.title = String(entry.time);
+    item.append(time, make("span", String(entry.message)));
+    list.append(item);
+  }
+  while (list.children.length > LINES) list.firstChild.remove();
+  if (follows) list.scrollTop = list.scrollHeight;
+}
+
+// Small pictures; what they show is kept here, and nowhere else.
+
+const SVG = "http://www.w3.org/2000/svg";
+const series = [
+  { name: "requests per second", of: rate, digits: 1 },
+  { name: "clients", of: (_, status) => status.clients.connected, digits: 0 },
+  { name: "loop delay, ms", of: (_, status) => status.eventLoop?.delayMaxMs, digits: 1 },
+];
+
+function rate(mine, { served }) { // of others: what this page asks for is left out
+  const now = performance.now(), all = served.requests + served.calls - mine.calls;
+  const before = seen.rate;
+  seen.rate = { now, all, mine };
+  if (!before || before.mine !== mine) return undefined;
+  return Math.max(0, (all - before.all) / (now - before.now) * 1000);
+}
+
+function picture(mine, status) {
+  for (const one of series) {
+    const value = one.of(mine, status);
+    one.figure ||= frame(one);
+    one.points.push([shownAt, value]);
+    one.points = one.points.slice(-POINTS);
+    draw(one);
+  }
+}
+
+function frame(one) {
+  one.points = [];
+  const figure = make("figure"), caption = make("figcaption", one.name);
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", "0 0 300 56");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  svg.append(document.createElementNS(SVG, "path"), document.createElementNS(SVG, "path"));
+  one.value = make("b");
+  caption.append(one.value);
+  figure.append(caption, svg);
+  $("pictures").append(figure);
+  return figure;
+}
+
+function draw(one) {
+  const known = one.points.filter(([, value]) => value !== undefined);
+  const top = Math.max(1, ...known.map(([, value]) => value)), now = Date.now();
+  const x = (ms) => (300 - (now - ms) / EVERY_MS * 300 / POINTS).toFixed(1);
+  const y = (value) => (54 - value / top * 50).toFixed(1);
+  let line = "", area = "", before = null;
+  for (const [ms, value] of one.points) {
+    if (value === undefined) { before = null; continue; }
+    line += `${before ? "L" : "M"}${x(ms)} ${y(value)}`;
+    if (before) area += `M${x(before[0])} 56V${y(before[1])}L${x(ms)} ${y(value)}V56Z`;
+    before = [ms, value];
+  }
+  const [fill, stroke] = one.figure.querySelectorAll("path");
+  fill.setAttribute("d", area);
+  stroke.setAttribute("d", line);
+  const latest = known.at(-1)?.[1], text = latest === undefined ? "–" : latest.toFixed(one.digits);
+  say(one.value, text);
+  one.figure.querySelector("svg").setAttribute("aria-label",
+    `${one.name}: now ${text}, at most ${top.toFixed(one.digits)} in the last five minutes`);
+}
+
+// What people do.
+
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  secret = $("secret").value.trim();
+  $("secret").value = "";
+  $("enter").disabled = true;
+  verdict("connecting", "");
+  drop();
+  dial();
+});
+$("forget").addEventListener("click", () => { forget(); drop(); dial(); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden && due) dial(); });
+addEventListener("online", () => { if (due) dial(); });
+setInterval(beat, 1000);
+dial();
