@@ -29,6 +29,7 @@ unit: $(VENV)/test
 	@command -v npm >/dev/null || packaging/need npm # for the official client and OpenClaw's own gateway
 	@command -v lsof >/dev/null || packaging/need lsof # by which the latter looks for others on its port
 	@command -v etcd >/dev/null || packaging/need etcd-server || packaging/need etcd # for clusters' tests
+	@command -v chromedriver >/dev/null || packaging/need chromium chromium-driver # for the status page
 	$(UNIT)
 
 # The package for each supported release, in dist/; built and linted in clean roots, see packaging/testbed.
