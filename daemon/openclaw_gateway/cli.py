@@ -233,22 +233,21 @@ def _guard(arguments: argparse.Namespace) -> int:
 
 def _config(arguments: argparse.Namespace) -> ExitCode:
     from openclaw_gateway.admin import config
+    from openclaw_gateway.admin.look import view
 
     flags: Mapping[str, str | None] = _flags(arguments)
     environ: Mapping[str, str] = os.environ
-    if arguments.scope != "any":
-        from openclaw_gateway.admin.look.subject import startup
-
-        given = startup(_selection(arguments))
-        flags, environ = given.flags, given.judged_environ
-        for what in given.unread:
+    seen_by = view.of_unit(_selection(arguments))
+    if seen_by is not None:
+        flags, environ = seen_by.flags, seen_by.environ
+        for what in seen_by.unread:
             print(f"openclaw-gateway: warning: not seen: {what}", file=sys.stderr)
     if arguments.check is not None:
         flags = {**flags, "--config": arguments.check}
     found = settings.examine(flags, environ)
-    printed = config.report(found, as_json=arguments.json)
+    printed = config.report(found, seen_by, as_json=arguments.json)
     if arguments.check is not None and not arguments.json:
-        printed = config.check(found)
+        printed = config.check(found, seen_by)
     for line in printed.complaints:
         print(f"{'' if line.startswith('hint: ') else 'openclaw-gateway: '}{line}", file=sys.stderr)
     print("\n".join(printed.lines))

@@ -121,7 +121,11 @@ def test_any_value_of_any_key_is_taken_or_refused_at_its_place(tmp_path: Path) -
         found = settings.examine({}, environ)
         assert (found.settings is None) == bool(found.problems)
         said = [str(problem) for problem in found.problems]
-        told = report(found, as_json=False), report(found, as_json=True), check(found)
+        told = (
+            report(found, None, as_json=False),
+            report(found, None, as_json=True),
+            check(found, None),
+        )
         for line in [
             *said,
             *found.warnings,

@@ -44,9 +44,13 @@ def test_token_of_an_environment_file_is_the_units(machine: Machine) -> None:
     assert said["disagreements"] == said["unseen"] == said["next"] == []
     assert findings(unit, "overrides") == []
     assert called(unit) == 0
-    shown = machine.run(["openclaw-gateway", "config", "--system", "--profile", unit.profile])
-    assert "20321" in shown.stdout
-    assert _SECRET not in shown.stdout + shown.stderr
+    for scope in ([], ["--system"]):
+        shown = machine.run(["openclaw-gateway", "config", "--profile", unit.profile, *scope])
+        assert shown.stdout.startswith(f"# as read by {unit.name} (system) at its next start\n")
+        assert "gateway.port = 20321" in shown.stdout
+        assert _SECRET not in shown.stdout + shown.stderr
+    unused = machine.run(["openclaw-gateway", "config", "--profile", "nobodys"]).stdout
+    assert unused.startswith("# as read by a gateway that is started from here\n")
     unit.stop()
     assert status(unit)["configured_port"] == 20321
 

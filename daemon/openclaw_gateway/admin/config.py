@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from openclaw_gateway.admin.look.view import View
 from openclaw_gateway.admin.report import document
 from openclaw_gateway.errors import ConfigurationError, ExitCode
 from openclaw_gateway.settings.keys import KEYS, SECRETS, shown
@@ -31,8 +32,15 @@ class Printed(NamedTuple):
     exit_code: int
 
 
-def report(found: Examined, *, as_json: bool) -> Printed:
-    """Return every setting, and what is wrong or odd about any."""
+def report(found: Examined, view: View | None, *, as_json: bool) -> Printed:
+    """
+    Return every setting, and what is wrong or odd about any.
+
+    Args:
+        found: The settings.
+        view: Whose they are; ``None`` if they are those of a gateway that is started from here.
+        as_json: Whether to return one document.
+    """
     settings = list(_settings(found))
     exit_code = found.problems[0].exit_code if found.problems else ExitCode.OK
     if as_json:
@@ -40,20 +48,25 @@ def report(found: Examined, *, as_json: bool) -> Printed:
         problems = [_problem(problem) for problem in found.problems]
         told: dict[str, object] = {
             "valid": not found.problems,
+            "view": _view(view),
             "settings": values,
             "problems": problems,
             "warnings": list(found.warnings),
         }
         return Printed(document(told), (), exit_code)
-    lines = [f"{name} = {json.dumps(value)}  ({origin})" for name, value, origin in settings]
+    lines = [f"# as read by {view or 'a gateway that is started from here'}"]
+    lines += [f"{name} = {json.dumps(value)}  ({origin})" for name, value, origin in settings]
     return Printed(lines, complaints(found), exit_code)
 
 
-def check(found: Examined) -> Printed:
-    """Return what is wrong or odd, and no setting."""
+def check(found: Examined, view: View | None) -> Printed:
+    """Return what is wrong or odd, and no setting. Arguments as for ``report``."""
     exit_code = found.problems[0].exit_code if found.problems else ExitCode.OK
     verdict = "refused" if found.problems else "fine"
-    return Printed([f"{found.location.config_path}: {verdict}"], complaints(found), exit_code)
+    whose = f", as read by {view}" if view else ""
+    return Printed(
+        [f"{found.location.config_path}: {verdict}{whose}"], complaints(found), exit_code
+    )
 
 
 def complaints(found: Examined) -> list[str]:
@@ -74,6 +87,12 @@ def _settings(found: Examined) -> Iterator[tuple[str, Any, Origin]]:
         yield name, value, found.origins[field]
     for key in sorted((*KEYS, *SECRETS), key=lambda key: key.name):
         yield key.name, shown(key, found.values[key.field]), found.origins[key.field]
+
+
+def _view(view: View | None) -> dict[str, str | None]:
+    if view is None:
+        return {"unit": None, "manager": None}
+    return {"unit": view.unit.name, "manager": str(view.unit.manager)}
 
 
 def _origin(origin: Origin) -> dict[str, object]:

@@ -10,14 +10,12 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from openclaw_gateway.admin.look import environment, units
-from openclaw_gateway.admin.look.environment import Startup
+from openclaw_gateway.admin.look import units
 from openclaw_gateway.admin.look.place import Place, configured, place_of
 from openclaw_gateway.admin.look.selection import Scope, Selection
 from openclaw_gateway.admin.look.units import SYSTEM, Manager, Unit, manager_of
 from openclaw_gateway.claim.baseport import Holder, held_ports, holder
 from openclaw_gateway.claim.record import LockRecord
-from openclaw_gateway.errors import NothingToShowError
 from openclaw_gateway.host import process
 from openclaw_gateway.supervisor.events import STANDBY_STATUS
 
@@ -163,25 +161,6 @@ def _another(selection: Selection, own: Place, port: int | None, actual: Place) 
 
 def _is_same(path: str, other: str) -> bool:
     return os.path.realpath(path) == os.path.realpath(other)
-
-
-def startup(selection: Selection) -> Startup:
-    """
-    Return what the unit of a scope starts its gateway with, flags that were given here over the unit's.
-
-    Raises:
-        NothingToShowError: There is no such unit, or its manager could not be asked.
-    """
-    profile = selection.where.profile
-    manager = choose_manager(selection, {})
-    name = units.unit_name(profile)
-    reply = units.show([name], manager)
-    known = [unit for unit in reply.units if unit.load_state != "not-found"]
-    if not known:
-        problem = reply.problem or "there is no such unit"
-        raise NothingToShowError(f"the settings of {name} ({manager})", problem)
-    given = environment.of_unit(known[0], profile)
-    return given._replace(flags=given.flags | selection.flags | dict(selection.secret_files))
 
 
 def names_of(profile: str | None) -> list[str]:
