@@ -176,6 +176,36 @@ def test_lock_of_openclaws_gateway_that_cannot_be_asked_about_is_not_taken_for_f
     assert "Traceback" not in log
 
 
+@pytest.mark.parametrize("before", ["nothing", "a dead one's record"])
+def test_record_that_openclaws_gateway_wrote_stays_when_ours_can_not_be_written(
+    home: Home, before: str
+) -> None:
+    """It writes into the very file that we have locked, after our look and before our failing write."""
+    with closing(NodeLike(home.state, home.state / "openclaw.json", home.port)) as node:
+        if before != "nothing":
+            with closing(NodeLike(home.state, home.state / "openclaw.json", home.port)) as dead:
+                dead.does("record")
+        starting = Stepped(lambda: home.live(flags={"--health-timeout": "0"}))
+        assert starting.run_to(lambda call: call.name == "pwrite64") is not None
+        said = node.does("lock", "record").said()
+        starting.fail(errno.EIO)
+        starting.finish()
+        assert node.said() == said
+    assert "Input/output error" in home.log()
+
+
+def test_dead_ones_record_stays_when_ours_can_not_be_written(home: Home) -> None:
+    with closing(NodeLike(home.state, home.state / "openclaw.json", home.port)) as dead:
+        said = dead.does("record").said()
+    starting = Stepped(lambda: home.live(flags={"--health-timeout": "0"}))
+    assert starting.run_to(lambda call: call.name == "pwrite64") is not None
+    starting.fail(errno.EIO)
+    starting.finish()
+    assert dead.said() == said
+    assert "Input/output error" in home.log()
+    assert home.whole_life() == 0 and home.litter() == []
+
+
 _PROBE_ERRORS = {
     "socket": ("EMFILE", "ENOBUFS", "EAFNOSUPPORT"),
     "connect": ("ECONNRESET", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH", "EADDRNOTAVAIL", "EPERM"),

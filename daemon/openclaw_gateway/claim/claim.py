@@ -455,13 +455,9 @@ def _win(start: Start, file: LockFile) -> LockFile:
                 break
             file.close()
             file = successor
-    except BaseException:
-        file.close()
-        raise
-    try:
         start.patience.outwait(lambda: file.write(start.claim.record))
     except BaseException:
-        file.release()
+        file.abandon()
         raise
     return file
 

@@ -28,7 +28,7 @@ from openclaw_gateway.host import process
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # O_NONBLOCK: a FIFO in the file's place must not hang us. No O_TRUNC: a loser must not erase the
 # holder's record. Descriptors are close-on-exec (PEP 446), so no child keeps a lock alive.
-_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+_FILE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
 # Sticky: systemd-tmpfiles passes over sticky files, and before version 254 only over those; see
 # tmpfiles.d(5), "Age". For a file the kernel gives the bit no meaning.
 _FILE_MODE = 0o1600
@@ -152,7 +152,7 @@ class LockFile:
         with ExitStack() as undo, _blaming(self.path):
             directory = _open_lock_directory(self._state)
             undo.callback(os.close, directory)
-            fd = os.open(self._name, _FILE_FLAGS, _FILE_MODE, dir_fd=directory)
+            fd, is_new = _open_or_create(self._name, directory)
             undo.callback(os.close, fd)
             _check_file(self.path, os.fstat(fd))
             if not _try_flock(fd, self.path):
@@ -160,7 +160,7 @@ class LockFile:
                 raise Contended(Obstacle.CONFIG, record=record, pid=_holder(fd))
             if not self._is_named(fd):
                 return False
-            self._directory, self._fd = directory, fd
+            self._directory, self._fd, self._is_new = directory, fd, is_new
             undo.pop_all()
             return True
 
@@ -182,10 +182,11 @@ class LockFile:
         """
         data = encode(record)
         with _blaming(self.path):
-            if os.fstat(self._fd).st_size > len(data):
-                os.ftruncate(self._fd, len(data))  # a longer leftover
             if os.pwrite(self._fd, data, 0) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            # Only now: a write that fails leaves what stood there, a dead one's record say, as it was.
+            if os.fstat(self._fd).st_size > len(data):
+                os.ftruncate(self._fd, len(data))  # a longer leftover
 
     def successor(self) -> LockFile | None:
         """
@@ -228,10 +229,38 @@ class LockFile:
                 os.unlink(self._name, dir_fd=self._directory)
         self.close()
 
+    def abandon(self) -> None:
+        """
+        Let go of a file that was not won: it stays as it is, unless we made it and nobody else's record is in it.
+
+        One that takes no ``flock`` may have written into it under our lock, or be about to; what we made
+        and left empty would keep it from starting.
+        """
+        try:
+            is_nobodys = self._is_new and self.writer() is None
+        except StorageError:
+            is_nobodys = False
+        if is_nobodys:
+            self.release()
+        else:
+            self.close()
+
     def close(self) -> None:
         """Close the descriptors; the lock is free once every process that has them did."""
         os.close(self._fd)
         os.close(self._directory)
+
+
+def _open_or_create(name: str, directory: int) -> tuple[int, bool]:
+    """Open a file in a directory for locking, or make it; return the descriptor, and whether it was made."""
+    try:
+        flags = _FILE_FLAGS | os.O_CREAT | os.O_EXCL
+        return os.open(name, flags, _FILE_MODE, dir_fd=directory), True
+    except FileExistsError:
+        pass
+    # Gone since: made by whoever comes first. Whether it was us does not matter then, as for what we
+    # may not remove the safe answer is "not".
+    return os.open(name, _FILE_FLAGS | os.O_CREAT, _FILE_MODE, dir_fd=directory), False
 
 
 def _open_lock_directory(state: DirectoryLock) -> int:
