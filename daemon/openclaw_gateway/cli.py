@@ -259,7 +259,13 @@ def _status(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin.render import Paint, wants_colour
 
     paint = Paint(coloured=wants_colour(sys.stdout, os.environ))
-    if arguments.all:
+    if arguments.cluster:
+        from openclaw_gateway.admin import cluster
+
+        report = cluster.report(
+            _selection(arguments), wait_s=arguments.wait, as_json=arguments.json, paint=paint
+        )
+    elif arguments.all:
         report = status.report_all(os.environ, as_json=arguments.json, paint=paint)
     else:
         report = status.report(
@@ -431,7 +437,13 @@ def _configure_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait", metavar="SECONDS", type=_seconds, default=0.0, help="wait until it is healthy"
     )
-    parser.add_argument("--all", action="store_true", help="list every gateway on this host")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--all", action="store_true", help="list every gateway on this host")
+    group.add_argument(
+        "--cluster",
+        action="store_true",
+        help="show who is active in its cluster, and who stands by",
+    )
 
 
 def _configure_probe(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from openclaw_gateway.client.answer import (
     judge,
     readiness,
 )
+from openclaw_gateway.protocol.role import Role
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\n" + LIVE
 CHUNKED = (
@@ -107,3 +109,39 @@ def test_nothing_that_a_peer_sends_is_an_error(pieces: list[bytes]) -> None:
 )
 def test_readiness(status: int, body: bytes, found: Readiness | None) -> None:
     assert readiness(status, body) == found
+
+
+TOLD = {
+    "name": "home", "active": False, "holder": "b1", "url": "ws://gw-b:1", "token": 42,
+    "sinceMs": None, "reason": "gw-b is active (token 42)",
+}  # fmt: skip
+
+
+def told(**changes: object) -> bytes:
+    return json.dumps({"ready": False, "failing": ["standby"], "cluster": TOLD | changes}).encode()
+
+
+def test_role_is_read() -> None:
+    found = readiness(503, told())
+    assert found == Readiness(
+        False,
+        ("standby",),
+        Role("home", False, "b1", "ws://gw-b:1", 42, None, "gw-b is active (token 42)"),
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": 7}, {"active": 1}, {"token": "42"}, {"token": True}, {"sinceMs": 1.5}, {"url": None},
+     {"reason": "\x1b[31m"}],
+)  # fmt: skip
+def test_role_that_can_not_be_read_is_none(changes: dict[str, object]) -> None:
+    found = readiness(503, told(**changes))
+    assert found is not None
+    assert (found.failing, found.role) == (("standby",), None)
+
+
+def test_role_is_no_longer_than_a_screen_bears() -> None:
+    found = readiness(503, told(reason="x" * 3000))
+    assert found is not None and found.role is not None
+    assert len(found.role.reason) == 256

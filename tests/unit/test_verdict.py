@@ -34,6 +34,7 @@ from openclaw_gateway.admin.look.facts import Facts, ListenerFact, LockFact, Riv
 from openclaw_gateway.admin.look.units import NO_SYSTEMD, SYSTEM
 from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.client.answer import Health
+from openclaw_gateway.protocol.role import Role
 
 DUPLICATE = f"another gateway instance is already listening on ws://127.0.0.1:{PORT}"
 AT_USER = process(640, user="alice", manager=ALICE, age_s=9.0)
@@ -62,6 +63,8 @@ def node(**changes: Any) -> Facts:
         **viewer,
     )
 
+
+STANDBY = Role("home", False, "b1", "ws://gw-b:1", 42, None, "gw-b is active (token 42)")
 
 # The facts, the state, a part of its reason, and the commands advised.
 CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
@@ -99,6 +102,48 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         State.STANDBY,
         "behind pid 640 (claw-gateway), takes over when it ends",
         [],
+    ),
+    "standby in a cluster": (
+        running(health=answer(Health.HEALTHY, ready=False, failing=("standby",), role=STANDBY)),
+        State.STANDBY,
+        "in cluster home: gw-b is active (token 42)",
+        [],
+    ),
+    "standby in a cluster, run by hand": (
+        running(
+            unit=None, owner=BY_HAND, process=BY_HAND,
+            lock=LockFact(640, 0, "/s", 640, record(unit=None), True, None),
+            health=answer(Health.HEALTHY, ready=False, failing=("standby",), role=STANDBY),
+        ),
+        State.STANDBY,
+        "in cluster home: gw-b is active (token 42)",
+        [],
+    ),
+    "guard that stands by in a cluster": (
+        running(
+            unit=unit(status_text="standby: gw-b is active (token 42)"),
+            listeners=(), health=answer(Health.REFUSED),
+        ),
+        State.STANDBY,
+        "in its cluster: gw-b is active (token 42)",
+        [],
+    ),
+    "active gateway of a cluster": (
+        running(health=answer(Health.HEALTHY, ready=True, role=STANDBY._replace(active=True))),
+        State.RUNNING,
+        "healthy",
+        [],
+    ),
+    "active gateway of a cluster that is not ready": (
+        running(
+            health=answer(
+                Health.HEALTHY, ready=False, failing=("state-directory",),
+                role=STANDBY._replace(active=True),
+            )
+        ),
+        State.DEGRADED,
+        "answers, but is not ready: state-directory",
+        ["openclaw-gateway doctor"],
     ),
     "standby whose owner was not seen healthy yet": (
         running(

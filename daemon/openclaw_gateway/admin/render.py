@@ -14,6 +14,7 @@ from openclaw_gateway.admin.judge.verdict import Verdict
 from openclaw_gateway.admin.look.facts import Facts, ListenerFact, ProcessDetails
 from openclaw_gateway.claim.record import LockRecord
 from openclaw_gateway.client.answer import Health
+from openclaw_gateway.protocol.role import Role
 
 _LABEL_WIDTH = 10
 _GREEN, _YELLOW, _RED, _BOLD, _DIM = "32", "33", "31", "1", "2"
@@ -78,6 +79,7 @@ def screen(facts: Facts, verdict: Verdict, paint: Paint) -> list[str]:
     if facts.guarded is not None:
         lines += _block("Guarded", _process_lines(facts.guarded), paint)
     lines += _block("Standby", _standbys(facts), paint)
+    lines += _block("Cluster", _cluster(facts.health.role), paint)
     lines += _block("Lock", _lock_lines(facts), paint)
     lines += _block("Listener", [_listeners(facts)], paint)
     lines += _block("Health", [_health(facts)], paint)
@@ -131,6 +133,16 @@ def _unit_lines(facts: Facts) -> list[str]:
 
 def _standbys(facts: Facts) -> list[str]:
     return [f"{each.unit} ({each.manager}), pid {each.pid}" for each in facts.standbys]
+
+
+def _cluster(role: Role | None) -> list[str]:
+    if role is None:
+        return []
+    if not role.active:
+        where = f", at {role.url}" if role.url else ""
+        return [f"{role.name}: standby; {role.reason}{where}"]
+    since = f" since {moment(role.since_ms / 1000)}" if role.since_ms is not None else ""
+    return [f"{role.name}: {role.reason}{since}"]
 
 
 def _process_lines(fact: ProcessDetails | None) -> list[str]:
@@ -237,6 +249,13 @@ def _since(age_s: float | None, *, word: str = "since") -> str:
     then = time.localtime(time.time() - age_s)
     day = "" if age_s < 43200 else "%Y-%m-%d "
     return f" {word} {time.strftime(f'{day}%H:%M', then)} ({span(age_s)})"
+
+
+def moment(at_s: float) -> str:
+    """Return a time by the wall clock, seconds since 1970, and how long ago that is."""
+    day = "" if time.time() - at_s < 43200 else "%Y-%m-%d "
+    shown = time.strftime(f"{day}%H:%M:%S", time.localtime(at_s))
+    return f"{shown} ({span(max(time.time() - at_s, 0))})"
 
 
 def span(seconds: float) -> str:

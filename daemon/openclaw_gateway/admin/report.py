@@ -50,4 +50,4 @@ def to_json(value: object) -> object:
             return value
 
 
-_PRIVATE = frozenset({"environment", "argv"})
+_PRIVATE = frozenset({"environment", "argv", "password"})

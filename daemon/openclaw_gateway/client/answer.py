@@ -10,6 +10,8 @@ import json
 from enum import StrEnum
 from typing import NamedTuple
 
+from openclaw_gateway.protocol.role import Role
+
 
 class Health(StrEnum):
     """What a probe of a port found; the words stand in messages."""
@@ -28,6 +30,8 @@ class Readiness(NamedTuple):
     ready: bool
     failing: tuple[str, ...]
     """What keeps it from being ready; told to local callers only."""
+    role: Role | None = None
+    """Its part in a cluster; likewise."""
 
 
 LIVE = b'{"ok":true,"status":"live"}'
@@ -80,12 +84,31 @@ def readiness(status: int, body: bytes) -> Readiness | None:
     if status not in (200, 503):
         return None
     answer = _parsed(body)
-    reasons = answer.get("failing") if isinstance(answer, dict) else None
+    answer = answer if isinstance(answer, dict) else {}
+    reasons = answer.get("failing")
     if not isinstance(reasons, list):
         return Readiness(status == 200, ())
     # A peer's words: printable ones, and not too many.
     texts = [str(reason)[:64] for reason in reasons[:_MAX_REASONS]]
-    return Readiness(status == 200, tuple(text for text in texts if text.isprintable()))
+    failing = tuple(text for text in texts if text.isprintable())
+    return Readiness(status == 200, failing, _role(answer.get("cluster")))
+
+
+def _role(told: object) -> Role | None:
+    """Read what a gateway says of its part in a cluster; ``None`` if it says nothing that can be read."""
+    if not isinstance(told, dict):
+        return None
+    texts = [told.get(key) for key in ("name", "holder", "url", "reason")]
+    numbers = [told.get(key) for key in ("token", "sinceMs")]
+    active = told.get("active")
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        return None
+    if not all(number is None or type(number) is int for number in numbers):
+        return None
+    if not isinstance(active, bool):
+        return None
+    name, holder, url, reason = (str(text)[:256] for text in texts)
+    return Role(name, active, holder, url, told.get("token"), told.get("sinceMs"), reason)
 
 
 def _parsed(body: bytes) -> object:

@@ -22,6 +22,7 @@ from openclaw_gateway.client.answer import (
     judge,
     readiness,
 )
+from openclaw_gateway.protocol.role import Role
 
 if TYPE_CHECKING:
     import ssl
@@ -42,6 +43,8 @@ class HealthFact(NamedTuple):
     """What /readyz says; ``None`` if it was not asked or gave no gateway's answer."""
     failing: tuple[str, ...] = ()
     """What keeps it from being ready; told to local callers only."""
+    role: Role | None = None
+    """Its part in a cluster; likewise."""
     scheme: str | None = None
     """``http`` or ``https``, whichever a gateway answered over; ``None`` if none did."""
 
@@ -96,7 +99,7 @@ def check(
     tls = trusting_context() if scheme == "https" else None
     ready = _ask(host, port, READY_PATH, deadline_s=deadline_s, tls=tls, certificate=certificate)
     found = readiness(ready.status, ready.body) if ready.status is not None else None
-    return fact._replace(ready=found.ready, failing=found.failing) if found else fact
+    return fact._replace(**found._asdict()) if found else fact
 
 
 def _find(
@@ -272,7 +275,7 @@ def check_url(base: str, *, timeout_s: float = TIMEOUT_S) -> HealthFact:
             second = _request(base.rstrip("/") + READY_PATH, timeout_s=timeout_s)
             told = readiness(second.status, second.body) if second.status is not None else None
             if told:
-                found.append(asked._replace(ready=told.ready, failing=told.failing))
+                found.append(asked._replace(**told._asdict()))
 
     asking = Thread(target=ask, daemon=True)
     asking.start()

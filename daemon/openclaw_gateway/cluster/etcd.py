@@ -85,6 +85,7 @@ class Etcd:
         self._at = 0
         self._session: requests.Session | None = None
         self._token: str | None = None
+        self._lease = ""
 
     def anew(self) -> Etcd:
         """Return another client that knows what this one learned, for when a call of this one hangs."""
@@ -122,6 +123,50 @@ class Etcd:
     def renew(self, record: Record, *, over: int) -> Swap:
         """Write the record and no epoch, as for a renewal or a release; otherwise as ``acquire``."""
         return self._swap(record, over, with_epoch=False)
+
+    def announce(self, record: Record, *, ttl_s: float) -> None:
+        """
+        Say that we stand by, until ``withdraw`` or for so long after the last call.
+
+        With an etcd lease, which may end too early or too late: nobody decides anything by this.
+
+        Args:
+            record: Who we are.
+            ttl_s: Seconds; call again well within them.
+
+        Raises:
+            EtcdError: No endpoint answered, or etcd refused.
+        """
+        if self._lease:
+            said = self._call("/v3/lease/keepalive", {"ID": self._lease}).get("result")
+            if isinstance(said, dict) and _int(said.get("TTL")) > 0:
+                return
+            # It is over, and what was written with it is gone: 200 without a TTL.
+            self._lease = ""
+        granted = self._call("/v3/lease/grant", {"TTL": str(max(round(ttl_s), 1))}).get("ID")
+        if not isinstance(granted, str):
+            raise EtcdError(self.cluster.endpoints[self._at], _NOT_ETCD)
+        key = f"{self.key}/standby/{record.holder}"
+        asked = {"key": _b64(key), "value": _b64(encode(record)), "lease": granted}
+        self._call("/v3/kv/put", asked)
+        self._lease = granted
+
+    def withdraw(self) -> None:
+        """Take back what ``announce`` said. Raises ``EtcdError`` as that does."""
+        if self._lease:
+            lease, self._lease = self._lease, ""
+            self._call("/v3/lease/revoke", {"ID": lease})
+
+    def standbys(self) -> list[Record]:
+        """Return who says that it stands by, ordered by host. Raises ``EtcdError`` as ``read`` does."""
+        prefix = f"{self.key}/standby/"
+        end = prefix[:-1] + chr(ord("/") + 1)
+        said = self._call("/v3/kv/range", {"key": _b64(prefix), "range_end": _b64(end)})
+        try:
+            found = [parse(b64decode(kv.get("value", ""))) for kv in said.get("kvs") or ()]
+        except (AttributeError, TypeError, ValueError) as error:
+            raise EtcdError(self.cluster.endpoints[self._at], _NOT_ETCD) from error
+        return sorted((one for one in found if one), key=lambda one: (one.host, one.holder))
 
     def status(self) -> list[Member]:
         """Ask each endpoint how it is; raises nothing. Needs a user with the role root where auth is on."""

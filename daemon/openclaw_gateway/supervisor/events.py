@@ -19,6 +19,9 @@ class Priority(IntEnum):
 STANDBY_STATUS = "standby behind "
 """How that of a standby begins; what follows is whom it waits for."""
 
+CLUSTER_STANDBY_STATUS = "standby: "
+"""How that of a standby in a cluster begins; what follows is who is active there."""
+
 DEGRADED_STATUS = "degraded: "
 """How the status line of a service begins that lives and is not well; who reads it knows it by that."""
 

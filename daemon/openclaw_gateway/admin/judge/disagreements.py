@@ -97,7 +97,8 @@ def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
     unit, owner, port = facts.subject.unit, facts.owner, facts.subject.place.port
     if facts.process is not None and not facts.process.same_network:
         return
-    if unit and unit.active_state == "active" and not facts.listeners:
+    serves = unit is not None and unit.active_state == "active" and state is not State.STANDBY
+    if unit and serves and not facts.listeners:
         yield f"{unit.name} is active, but nothing listens on port {port}"
     if state is State.STANDBY:
         pass  # that somebody else has the port is what it is for

@@ -16,7 +16,11 @@ from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.errors import ExitCode
 from openclaw_gateway.host.address import url
-from openclaw_gateway.supervisor.events import DEGRADED_STATUS, STANDBY_STATUS
+from openclaw_gateway.supervisor.events import (
+    CLUSTER_STANDBY_STATUS,
+    DEGRADED_STATUS,
+    STANDBY_STATUS,
+)
 
 if TYPE_CHECKING:
     from openclaw_gateway.admin.look.facts import Facts, ProcessDetails
@@ -84,6 +88,18 @@ def _standby(facts: Facts) -> str | None:
     if not unit.status_text.startswith(STANDBY_STATUS):
         return None
     return f"behind {unit.status_text.removeprefix(STANDBY_STATUS)}"
+
+
+def _cluster_standby(facts: Facts) -> str | None:
+    """By its own word on the port; by that to systemd where a guard stands by, which has no listener."""
+    role, unit = facts.health.role, facts.subject.unit
+    if role is not None and facts.health.ready is False and not role.active:
+        return f"in cluster {role.name}: {role.reason}"
+    if unit is None or unit.active_state not in ("active", "reloading") or not _runs(facts):
+        return None
+    if not unit.status_text.startswith(CLUSTER_STANDBY_STATUS) or facts.health.ready:
+        return None
+    return f"in its cluster: {unit.status_text.removeprefix(CLUSTER_STANDBY_STATUS)}"
 
 
 def _parked(facts: Facts) -> str | None:
@@ -325,6 +341,7 @@ _RULES: tuple[tuple[State, Callable[[Facts], str | None]], ...] = (
     (State.UNKNOWN, _elsewhere),
     (State.STOPPING, _stopping),
     (State.STANDBY, _standby),
+    (State.STANDBY, _cluster_standby),
     (State.PARKED, _parked),
     (State.FOREIGN_PORT, _held_by_stranger),
     (State.STOPPED, _awaited),

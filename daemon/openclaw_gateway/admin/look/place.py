@@ -13,6 +13,7 @@ from openclaw_gateway.admin.look.units import Unit
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.settings.load import Examined, examine
 from openclaw_gateway.settings.location import Location, locate
+from openclaw_gateway.settings.model import Cluster
 
 _FALLBACK_HOST = "127.0.0.1"
 _PORT_KEYS = ("gateway.port", "gateway", "--port", "OPENCLAW_GATEWAY_PORT", "")
@@ -39,6 +40,8 @@ class Place(NamedTuple):
     """Whether there is such a file, as far as we may see."""
     warnings: tuple[str, ...] = ()
     """What is odd in the settings but no reason to stop."""
+    cluster: Cluster | None = None
+    """The cluster that it is in; ``None`` without one, or where that can't be told."""
 
 
 def place_of(unit: Unit, profile: str | None) -> Place:
@@ -80,6 +83,7 @@ def configured(
         is_port_known=_is_port_known(found),
         has_config=_may_exist(path),
         warnings=found.warnings,
+        cluster=values["cluster"],
     )
 
 

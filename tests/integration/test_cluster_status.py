@@ -1,0 +1,244 @@
+"""``status`` and ``status --cluster`` beside a real etcd: who is active, who stands by, and what to exit with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import etcd
+from conftest import CAP_S, clean_environ
+from openclaw_gateway.cluster.announcement import Announcement
+from openclaw_gateway.cluster.etcd import Etcd
+from openclaw_gateway.cluster.record import Record
+from openclaw_gateway.cluster.tenure import holder_id
+from openclaw_gateway.settings.model import Cluster
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Nodes]:
+    with etcd.running(tmp_path_factory.mktemp("etcd")) as running:
+        yield running
+
+
+class Home:
+    """A home directory whose gateway is in a cluster of its own."""
+
+    def __init__(self, path: Path, nodes: etcd.Nodes) -> None:
+        self.path, self.nodes = path, nodes
+        self.settings: dict[str, Any] = {
+            "endpoints": nodes.urls, "name": path.name, "leaseMs": 3000, "renewDeadlineMs": 2000,
+            "retryMs": 200,
+        }  # fmt: skip
+        self.state_dir = path / ".openclaw"
+        self.state_dir.mkdir()
+
+    @property
+    def cluster(self) -> Cluster:
+        urls = tuple(self.settings["endpoints"])
+        user, password = self.settings.get("user"), self.settings.get("password")
+        return Cluster(
+            urls, self.path.name, "http://here:1", 3, 2, 0.2, user, password, None, None, None
+        )  # fmt: skip
+
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        own = self.state_dir / "openclaw-gateway.json"
+        own.write_text(json.dumps({"cluster": self.settings}))
+        own.chmod(0o600)
+        return subprocess.run(
+            [sys.executable, "-m", "openclaw_gateway", "status", *arguments],
+            env=clean_environ(HOME=str(self.path)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CAP_S,
+            check=False,
+        )
+
+    def told(self, *arguments: str) -> dict[str, Any]:
+        said = self.ask("--cluster", "--json", *arguments)
+        assert said.stderr == ""
+        document: dict[str, Any] = json.loads(said.stdout)
+        assert said.returncode == document["exit_code"]
+        return document
+
+
+@pytest.fixture
+def home(tmp_path: Path, nodes: etcd.Nodes) -> Home:
+    return Home(tmp_path, nodes)
+
+
+def record(holder: str, host: str, **more: Any) -> Record:
+    return Record(holder, f"owner-{holder}", f"http://{host}:18789", host, 3000, 1, **more)
+
+
+@contextmanager
+def renewed(cluster: Cluster, held: Record) -> Iterator[int]:
+    """Hold the record, and renew it, for a ``with`` block that is given the token."""
+    client = Etcd(cluster, timeout_s=5)
+    over = threading.Event()
+    taken = client.acquire(held, over=0)
+    assert taken.succeeded
+
+    def renew() -> None:
+        revision, seq = taken.seen.revision, held.seq
+        while not over.wait(0.2):
+            seq += 1
+            revision = client.renew(held._replace(seq=seq), over=revision).seen.revision
+
+    keeper = threading.Thread(target=renew)
+    keeper.start()
+    try:
+        yield taken.seen.token
+    finally:
+        over.set()
+        keeper.join(CAP_S)
+
+
+def test_who_is_active_and_who_stands_by(home: Home) -> None:
+    here = holder_id(str(home.state_dir))
+    standing_by = Announcement(
+        home.cluster._replace(lease_s=60, retry_s=5),
+        record(here, "gw-b", since_ms=1_700_000_001_000),
+    )
+    with renewed(home.cluster, record("a1", "gw-a", since_ms=1_700_000_000_000)) as token:
+        assert home.told()["standbys"] == []
+        standing_by.say()
+        told = home.told()
+        assert (told["state"], told["token"], told["exit_code"]) == ("active", token, 0)
+        assert told["reason"] == f"gw-a is active (token {token})"
+        assert told["active"]["host"] == "gw-a" and told["active"]["here"] is False
+        assert told["active"]["since_ms"] == 1_700_000_000_000
+        assert [(one["host"], one["here"]) for one in told["standbys"]] == [("gw-b", True)]
+        shown = home.ask("--cluster").stdout
+        head, title, active, standby = shown.splitlines()
+        assert head == f"{home.path.name}  ACTIVE: gw-a is active (token {token})  (exit 0)"
+        assert title.split() == ["ROLE", "HOST", "SINCE", "URL"]
+        assert active.split()[:2] == ["active", "gw-a"]
+        assert active.endswith("http://gw-a:18789")
+        assert standby.split()[:3] == ["standby", "gw-b", "(here)"]
+        standing_by.unsay()
+        assert home.told()["standbys"] == []
+        assert "nobody stands by" in home.ask("--cluster").stdout
+
+
+def test_announcement_is_repeated_and_outlives_a_lost_lease(home: Home) -> None:
+    client, own = Etcd(home.cluster, timeout_s=5), record("b1", "gw-b")
+    client.announce(own, ttl_s=60)
+    client.announce(own, ttl_s=60)
+    assert client.standbys() == [own]
+    node = home.nodes.members[0]
+    for lease in node.ask("/v3/lease/leases", {})["leases"]:
+        node.ask("/v3/lease/revoke", {"ID": lease["ID"]})
+    assert client.standbys() == []
+    client.announce(own, ttl_s=60)
+    assert client.standbys() == [own]
+    client.withdraw()
+    assert client.standbys() == []
+    client.withdraw()
+
+
+def test_neighbour_whose_name_begins_alike_is_another_cluster(
+    home: Home, nodes: etcd.Nodes
+) -> None:
+    other = home.cluster._replace(name=home.cluster.name + "0")
+    Etcd(other, timeout_s=5).announce(record("b1", "gw-b"), ttl_s=60)
+    assert Etcd(home.cluster, timeout_s=5).standbys() == []
+
+
+def test_record_that_nobody_renews_is_silent(home: Home) -> None:
+    Etcd(home.cluster, timeout_s=5).acquire(record("a1", "gw-a"), over=0)
+    told = home.told()
+    assert (told["state"], told["exit_code"]) == ("silent", 1)
+    assert told["watched_s"] >= 3
+    assert "Next      openclaw-gateway doctor" in home.ask("--cluster").stdout
+
+
+def test_cluster_without_anybody_is_vacant(home: Home) -> None:
+    told = home.told()
+    assert (told["state"], told["active"], told["token"], told["exit_code"]) == (
+        "vacant", None, None, 1,
+    )  # fmt: skip
+
+
+def test_etcd_that_can_not_be_reached_is_unknown(home: Home) -> None:
+    home.settings["endpoints"] = ["http://127.0.0.1:1"]
+    told = home.told()
+    assert (told["state"], told["exit_code"]) == ("unknown", 4)
+    assert told["problem"] == "etcd at http://127.0.0.1:1: can't be reached: Connection refused"
+
+
+def test_gateway_that_is_in_no_cluster_is_told_where_one_is_made(home: Home) -> None:
+    (home.state_dir / "openclaw-gateway.json").write_text("{}")
+    said = subprocess.run(
+        [sys.executable, "-m", "openclaw_gateway", "status", "--cluster"],
+        env=clean_environ(HOME=str(home.path)),
+        capture_output=True,
+        text=True,
+        timeout=CAP_S,
+        check=False,
+    )
+    assert said.returncode == 2
+    assert f"{home.state_dir}/openclaw-gateway.json names no cluster" in said.stderr
+    assert "openclaw-cluster(7)" in said.stderr
+
+
+def test_settings_that_are_wrong_are_told_as_they_are(home: Home) -> None:
+    home.settings["name"] = "a/b"
+    told = home.told()
+    assert (told["state"], told["cluster"], told["exit_code"]) == ("unknown", None, 4)
+    assert "cluster.name: must be letters" in told["reason"]
+
+
+def test_user_with_a_role_for_our_keys_may_do_all_of_it(tmp_path: Path) -> None:
+    """With authentication on, and no more rights than the manual's recipe gives."""
+    with etcd.running(tmp_path / "etcd") as nodes:
+        node = nodes.members[0]
+        prefix, end = (_b64(text) for text in ("openclaw/gateway/", "openclaw/gateway0"))
+        for path, asked in (
+            ("/v3/auth/user/add", {"name": "root", "password": "r"}),
+            ("/v3/auth/user/grant", {"user": "root", "role": "root"}),
+            ("/v3/auth/role/add", {"name": "openclaw"}),
+            (
+                "/v3/auth/role/grant",
+                {
+                    "name": "openclaw",
+                    "perm": {"permType": "READWRITE", "key": prefix, "range_end": end},
+                },
+            ),
+            ("/v3/auth/user/add", {"name": "openclaw", "password": "p"}),
+            ("/v3/auth/user/grant", {"user": "openclaw", "role": "openclaw"}),
+            ("/v3/auth/enable", {}),
+        ):
+            node.ask(path, asked)
+        (tmp_path / "home").mkdir()
+        home = Home(tmp_path / "home", nodes)
+        home.settings |= {"user": "openclaw", "password": "p"}
+        standing_by = Announcement(
+            home.cluster._replace(lease_s=60, retry_s=5), record("b1", "gw-b")
+        )
+        with renewed(home.cluster, record("a1", "gw-a")):
+            standing_by.say()
+            standing_by.say()
+            told = home.told()
+            assert told["state"] == "active"
+            assert [one["host"] for one in told["standbys"]] == ["gw-b"]
+            standing_by.unsay()
+            assert home.told()["standbys"] == []
+        home.settings["password"] = "wrong"
+        told = home.told()
+        assert (told["state"], told["exit_code"]) == ("unknown", 4)
+        assert "wrong" not in json.dumps(told)
+
+
+def _b64(text: str) -> str:
+    from base64 import b64encode
+
+    return b64encode(text.encode()).decode()
