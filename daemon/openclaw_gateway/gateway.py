@@ -186,11 +186,12 @@ class Clustered:
 
         self._own, self._supervisor = own, life.supervisor
         self._changed = asyncio.Event()
-        self._draining = False
+        self._stopped = asyncio.Event()
         self._keeper = Keeper(
             cluster, state_dir=settings.state_dir, journal=life.journal, show=self._show
         )
         self._keeping: asyncio.Task[None] | None = None
+        self._announcing: asyncio.Task[None] | None = None
 
     async def start(self, claim: claim.Claim) -> None:
         """Listen, and begin to look at the record."""
@@ -201,6 +202,7 @@ class Clustered:
         self._own.stand(self._keeper.role, self._keeper.is_over)
         await self._own.start(claim)
         self._keeping = asyncio.create_task(tasks.keep(self._keeper))
+        self._announcing = asyncio.create_task(tasks.announce(self._keeper, self._stopped))
 
     async def problem(self, *, timeout_s: float) -> str | None:
         """Ask for our own health, which a standby has too."""
@@ -255,7 +257,7 @@ class Clustered:
 
         from openclaw_gateway.cluster import tasks
 
-        self._draining = True
+        self._stopped.set()
         self._keeper.fade()
         urging = asyncio.create_task(tasks.urge(self._keeper, hurry))
         try:
@@ -266,11 +268,14 @@ class Clustered:
                 self._keeping.cancel()
                 await asyncio.gather(self._keeping, return_exceptions=True)
         await tasks.release(self._keeper)
+        if self._announcing is not None:
+            await asyncio.wait({self._announcing}, timeout=self._keeper.terms.retry_s)
+            self._announcing.cancel()
 
     def _show(self, role: Role) -> None:
         self._own.stand(role, self._keeper.is_over)
         self._changed.set()
-        if not self._draining:
+        if not self._stopped.is_set():
             self._supervisor.status(self.status())
 
 

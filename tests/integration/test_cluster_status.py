@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import etcd
-from conftest import CAP_S, clean_environ
+from conftest import CAP_S, TOKEN, Daemon, clean_environ, free_port
 from openclaw_gateway.cluster.announcement import Announcement
 from openclaw_gateway.cluster.etcd import Etcd
 from openclaw_gateway.cluster.record import Record
@@ -39,6 +40,7 @@ class Home:
         }  # fmt: skip
         self.state_dir = path / ".openclaw"
         self.state_dir.mkdir()
+        self.port = free_port()
 
     @property
     def cluster(self) -> Cluster:
@@ -48,10 +50,13 @@ class Home:
             urls, self.path.name, "http://here:1", 3, 2, 0.2, user, password, None, None, None
         )  # fmt: skip
 
-    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def write(self) -> None:
         own = self.state_dir / "openclaw-gateway.json"
         own.write_text(json.dumps({"cluster": self.settings}))
         own.chmod(0o600)
+
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        self.write()
         return subprocess.run(
             [sys.executable, "-m", "openclaw_gateway", "status", *arguments],
             env=clean_environ(HOME=str(self.path)),
@@ -236,6 +241,75 @@ def test_user_with_a_role_for_our_keys_may_do_all_of_it(tmp_path: Path) -> None:
         told = home.told()
         assert (told["state"], told["exit_code"]) == ("unknown", 4)
         assert "wrong" not in json.dumps(told)
+
+
+@contextmanager
+def gateway(home: Home, name: str) -> Iterator[tuple[Home, Daemon]]:
+    """Run a gateway of the home's cluster, as on another host, for a ``with`` block."""
+    path = home.path / name
+    path.mkdir()
+    theirs = Home(path, home.nodes)
+    theirs.settings |= {"name": home.path.name, "url": f"http://{name}:18789"}
+    theirs.write()
+    daemon = Daemon(
+        "run",
+        environ=clean_environ(
+            HOME=str(path),
+            OPENCLAW_GATEWAY_PORT=str(theirs.port),
+            OPENCLAW_GATEWAY_TOKEN=TOKEN,
+        ),
+    )
+    try:
+        yield theirs, daemon
+    finally:
+        if daemon.process.poll() is None:
+            daemon.kill()
+
+
+def _told_when(home: Home, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Return what ``status --cluster`` tells once it is so."""
+    deadline_s = time.monotonic() + CAP_S
+    while True:
+        told = home.told()
+        if true(told):
+            return told
+        assert time.monotonic() < deadline_s, told
+
+
+def test_gateways_are_shown_as_they_are_by_each_of_them(home: Home) -> None:
+    with gateway(home, "gw-a") as (a, first), gateway(home, "gw-b") as (b, second):
+        first.wait_for("active (token")
+        second.wait_for("ready on")
+        told = _told_when(a, lambda told: bool(told["standbys"]))
+        assert told["state"] == "active"
+        assert (told["active"]["url"], told["active"]["here"]) == ("http://gw-a:18789", True)
+        (standby,) = told["standbys"]
+        assert (standby["url"], standby["here"]) == ("http://gw-b:18789", False)
+
+        shown = a.ask(f"--port={a.port}")
+        assert f"Cluster   {home.path.name}: active (token {told['token']}) since" in shown.stdout
+        assert (shown.returncode, "UNMANAGED" in shown.stdout) == (0, True)
+        shown = b.ask(f"--port={b.port}")
+        assert (shown.returncode, "STANDBY" in shown.stdout) == (0, True)
+        line = next(line for line in shown.stdout.splitlines() if line.startswith("Cluster"))
+        assert line.endswith(f"is active (token {told['token']}), at http://gw-a:18789")
+        role = json.loads(b.ask(f"--port={b.port}", "--json").stdout)["health"]["role"]
+        assert (role["active"], role["token"]) == (False, told["token"])
+
+        second.stop()
+        assert home.told()["standbys"] == []
+
+
+def test_standby_that_took_over_is_none_any_more(home: Home) -> None:
+    with gateway(home, "gw-a") as (_, first), gateway(home, "gw-b") as (b, second):
+        first.wait_for("active (token")
+        second.wait_for("ready on")
+        _told_when(b, lambda told: bool(told["standbys"]))
+        first.kill()
+        second.wait_for(": active (token")
+        # What it said before it was killed is forgotten after a lease.
+        told = _told_when(b, lambda told: told["standbys"] == [])
+        assert (told["state"], told["active"]["here"]) == ("active", True)
 
 
 def _b64(text: str) -> str:

@@ -62,6 +62,13 @@ class View(NamedTuple):
         return record if record is not None and record.holder else None
 
     @property
+    def waiting(self) -> tuple[Record, ...]:
+        """Those who stand by; not who has just stopped doing so, and became the active one."""
+        return tuple(
+            one for one in self.standbys if self.holder is None or one.holder != self.holder.holder
+        )
+
+    @property
     def state(self) -> State:
         """The one word."""
         if self.problem:
@@ -83,7 +90,7 @@ class View(NamedTuple):
             case State.VACANT:
                 return "nobody is active"
             case State.SILENT:
-                takes = "a standby takes over" if self.standbys else "nobody stands by"
+                takes = "a standby takes over" if self.waiting else "nobody stands by"
                 holds = f"{who} holds the record" if who else "a record that we can't read is held"
                 return f"{holds}, and has not renewed it for {self.watched_s:.0f} s; {takes}"
             case _:
@@ -199,10 +206,10 @@ def _lines(view: View, cluster: Cluster | None, paint: Paint, *, here: str) -> I
     rows = [("ROLE", "HOST", "SINCE", "URL")]
     if view.holder is not None:
         rows.append(_row(view.state.value, view.holder, here=here))
-    rows += [_row("standby", record, here=here) for record in view.standbys]
+    rows += [_row("standby", record, here=here) for record in view.waiting]
     if len(rows) > 1:
         yield from table(rows)
-    if view.holder is not None and not view.standbys and not view.problem:
+    if view.holder is not None and not view.waiting and not view.problem:
         yield paint.warn("nobody stands by")
     if view.state is not State.ACTIVE:
         yield f"Next      {paint.bold('openclaw-gateway doctor')}"
@@ -227,7 +234,7 @@ def _values(view: View, cluster: Cluster | None, *, here: str) -> dict[str, obje
         "exit_code": int(EXIT_CODES[view.state]),
         "token": view.seen.token or None if view.seen is not None else None,
         "active": told(view.holder) if view.holder is not None else None,
-        "standbys": [told(record) for record in view.standbys],
+        "standbys": [told(record) for record in view.waiting],
         "watched_s": round(view.watched_s, 3),
         "endpoints": list(cluster.endpoints) if cluster is not None else [],
         "problem": view.problem or None,

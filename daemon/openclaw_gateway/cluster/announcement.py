@@ -28,7 +28,8 @@ class Announcement:
         """Say nothing yet; ``record`` is who we are."""
         self._etcd = Etcd(cluster, timeout_s=cluster.retry_s)
         self._record, self._ttl_s = record, cluster.lease_s
-        self.due_s = time.monotonic()
+        # Not at once: who finds the record free is no standby for longer than that.
+        self.due_s = time.monotonic() + cluster.retry_s
 
     def say(self) -> None:
         """Say it, or say it again."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from openclaw_gateway.cluster.rule import Answer, Phase
@@ -28,6 +29,41 @@ async def keep(keeper: Keeper) -> None:
             await asyncio.sleep(max(keeper.due_s - time.monotonic(), 0.0))
         else:
             keeper.take(*await _answer(keeper, asked))
+
+
+async def announce(keeper: Keeper, stop: asyncio.Event) -> None:
+    """
+    Say that we stand by for as long as we do, or until ``stop``; then take it back.
+
+    From one thread at a time, beside those that keep the tenure. That we are active is noticed when the
+    next word would be due: nobody is misled, as the record says it.
+    """
+    announcement = keeper.announcement
+    while keeper.stands_by and not stop.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(announcement.due_s - time.monotonic(), 0.0)):
+                await stop.wait()
+        if keeper.stands_by and not stop.is_set():
+            await _in_thread(announcement.say)
+    await _in_thread(announcement.unsay)
+
+
+async def _in_thread(run: Callable[[], None]) -> None:
+    """Run what raises nothing in a thread of its own; if nobody waits for it any more, it is left to itself."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def told() -> None:
+        run()
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle)
+
+    thread.start(told, name="etcd")
+    await done
 
 
 async def release(keeper: Keeper) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from openclaw_gateway.cluster import rule
+from openclaw_gateway.cluster.announcement import Announcement
 from openclaw_gateway.cluster.etcd import Etcd
 from openclaw_gateway.cluster.record import Record
 from openclaw_gateway.cluster.rule import Answer, Identity, Outcome, Phase, Request, Tenure, Terms
@@ -69,6 +70,7 @@ class Keeper:
     Attributes:
         terms: How long everything may take.
         etcd: Asked by whoever runs ``ask``.
+        announcement: Says that we stand by; for people.
         unreachable_since_s: On CLOCK_MONOTONIC, when etcd began not to answer; ``None`` while it does.
     """
 
@@ -105,6 +107,8 @@ class Keeper:
             host=socket.gethostname(),
             lease_ms=round(cluster.lease_s * 1000),
         )
+        began_ms = time.time_ns() // 1_000_000
+        self.announcement = Announcement(cluster, self._record._replace(since_ms=began_ms))
         self._journal, self._show = journal, show
         self._timer = KillTimer()
         self._tenure = Tenure()
@@ -118,6 +122,11 @@ class Keeper:
     def phase(self) -> Phase:
         """What we are to the cluster."""
         return self._tenure.phase
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether we wait to become the active one."""
+        return self.phase in (Phase.STANDBY, Phase.ACQUIRING)
 
     @property
     def token(self) -> int:
@@ -211,6 +220,8 @@ class Keeper:
     def advance(self) -> None:
         """Do what is due, waiting for etcd itself; for a process without any other thread."""
         self.look()
+        if self.stands_by and time.monotonic() >= self.announcement.due_s:
+            self.announcement.say()
         asked = self.next()
         if asked is not None:
             self.take(*ask(self.etcd, asked))
@@ -232,7 +243,8 @@ class Keeper:
         for _ in range(_RELEASE_TRIES):
             asked = self.parting()
             if asked is None or self.part(*ask(self.etcd, asked)):
-                return
+                break
+        self.announcement.unsay()
 
     def parting(self) -> Ask | None:
         """Return the request that gives the record back, nobody being served any more; ``None`` if it is not ours."""
