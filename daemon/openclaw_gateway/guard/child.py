@@ -34,6 +34,7 @@ def environment(
     state_dir: str,
     config_path: str,
     unit: str | None,
+    fencing_token: int | None = None,
 ) -> dict[str, str]:
     """
     Return the child's environment: ours, without what is ours alone, and with the places that both mean.
@@ -48,6 +49,7 @@ def environment(
         state_dir: The claimed state directory.
         config_path: The configuration file.
         unit: Our own unit; ``None`` outside systemd.
+        fencing_token: Of this tenure, for whatever the child writes elsewhere; ``None`` without a cluster.
     """
     kept = {
         name: value
@@ -61,6 +63,8 @@ def environment(
     }
     if unit is not None:
         kept["OPENCLAW_SYSTEMD_UNIT"] = unit
+    if fencing_token is not None:
+        kept["OPENCLAW_FENCING_TOKEN"] = str(fencing_token)
     return kept
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from openclaw_gateway import lifecycle, standby
 from openclaw_gateway.claim import claim as claims
@@ -14,6 +14,7 @@ from openclaw_gateway.claim.decision import Obstacle
 from openclaw_gateway.claim.lockfile import Contended
 from openclaw_gateway.claim.record import Phase as RecordPhase
 from openclaw_gateway.errors import ChildEndedError, ExitCode
+from openclaw_gateway.guard import turn
 from openclaw_gateway.guard.child import Child, environment
 from openclaw_gateway.guard.question import Route
 from openclaw_gateway.guard.rule import Ending, Phase, after_exit
@@ -23,6 +24,9 @@ from openclaw_gateway.host.address import url
 from openclaw_gateway.host.ports import listening
 from openclaw_gateway.settings.load import Settings
 from openclaw_gateway.supervisor.events import Event
+
+if TYPE_CHECKING:
+    from openclaw_gateway.cluster.tenure import Keeper
 
 _RECORD_PHASE = {
     Phase.STARTING: RecordPhase.STARTING,
@@ -75,8 +79,11 @@ def run(
     with (
         lifecycle.begun(environ) as life,
         standby.claimed(life, load, environ, steps=GUARD) as (settings, held),
+        turn.taken(settings.cluster, held, life) as keeper,
     ):
-        ended = _watch(settings, held, life, environ, options)
+        ended = _watch(settings, held, life, environ, options, keeper=keeper)
+        if keeper is not None and (lost := keeper.error()) is not None:
+            raise lost
         _conclude(ended, settings, held, life, options)
     return life.exit_code
 
@@ -87,6 +94,8 @@ def _watch(
     life: lifecycle.Life,
     environ: MutableMapping[str, str],
     options: Options,
+    *,
+    keeper: Keeper | None,
 ) -> Ended:
     """Start the child, and see it to its end."""
     port = settings.port
@@ -100,6 +109,7 @@ def _watch(
             state_dir=held.state.path,
             config_path=settings.config_path,
             unit=held.record.unit,
+            fencing_token=keeper.token if keeper is not None else None,
         ),
     )
     # Its arguments are left out: a person may have written a secret there.
@@ -137,6 +147,7 @@ def _watch(
         on_phase=on_phase,
         hold=held.base_port,
         answer=held.answer,
+        keeper=keeper,
     )
     try:
         return watch.until_end()

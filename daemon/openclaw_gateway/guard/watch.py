@@ -52,6 +52,27 @@ class Expectation(NamedTuple):
     stop_signal: int
 
 
+class Turn(Protocol):
+    """The host's tenure in its cluster, without which the child may not run."""
+
+    @property
+    def due_s(self) -> float:
+        """Return when to ``advance``, on CLOCK_MONOTONIC."""
+
+    @property
+    def hurry_in_s(self) -> float:
+        """Return the seconds until a child that still runs must be ended at once."""
+
+    def advance(self) -> None:
+        """Do what is due; may wait for some seconds."""
+
+    def fade(self) -> None:
+        """Take note that a stop was asked for."""
+
+    def error(self) -> Exception | None:
+        """Return why the child may not go on; ``None`` while it may."""
+
+
 class Asked(Protocol):
     """The hold on the base port, which answers whoever asks for its holder."""
 
@@ -83,6 +104,7 @@ class Watch:
         on_phase: Callable[[Phase, float], None],
         hold: Asked,
         answer: Callable[[], None],
+        keeper: Turn | None = None,
     ) -> None:
         """
         Begin.
@@ -96,11 +118,13 @@ class Watch:
             on_phase: Called with each new phase, and the seconds since the child was started.
             hold: The base port's.
             answer: Answers those who ask for the base port's holder.
+            keeper: Keeps the tenure; ``None`` without a cluster. With one, READY has been said by the standby.
         """
         self._child, self._expectation = child, expectation
         self._supervisor, self._journal = supervisor, journal
         self._name, self._on_phase = f"pid {child.pid} ({name})", on_phase
         self._hold, self._answer = hold, answer
+        self._keeper = keeper
         self._phase = Phase.STARTING
         self._gave_up = False
         self._degraded = False
@@ -147,9 +171,14 @@ class Watch:
             due_s = self._question.deadline_s
         if self._phase is Phase.STARTING:
             due_s = min(due_s, self._extend_due_s)
+        if self._phase is Phase.STOPPING:
+            due_s = float("inf")
+        if self._keeper is not None:
+            now_s = time.monotonic()
+            due_s = min(due_s, self._keeper.due_s, now_s + self._keeper.hurry_in_s)
         left_ms = max((due_s - time.monotonic()) * 1000, 0)
         # poll(2) rounds down to whole milliseconds: a wake-up too early would spin until it is time.
-        for fd, _ in poll.poll(None if self._phase is Phase.STOPPING else left_ms + 1):
+        for fd, _ in poll.poll(None if due_s == float("inf") else left_ms + 1):
             yield fd
 
     def _take_signals(self, woken: int) -> None:
@@ -158,6 +187,8 @@ class Watch:
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number in _STOP_SIGNALS:
+            if self._keeper is not None:
+                self._keeper.fade()
             self._stop(f"stopping on {number.name}")
         elif number == signal.SIGHUP:
             # The child would die of it. Its settings it reads again by itself.
@@ -181,6 +212,7 @@ class Watch:
 
     def _go_on(self) -> None:
         """Do what is due."""
+        self._keep_turn()
         now_s = time.monotonic()
         if self._phase is Phase.STARTING and now_s >= self._extend_due_s:
             self._extend_due_s = now_s + _EXTEND_EVERY_S
@@ -193,6 +225,22 @@ class Watch:
                 self._on_answer(self._question, now_s)
         elif self._phase is not Phase.STOPPING and now_s >= self._look_due_s:
             self._begin_look(now_s)
+
+    def _keep_turn(self) -> None:
+        """
+        Renew the tenure, and end the child with it: first as ever, then at once.
+
+        It is killed a moment before the kernel would kill us both, so that we can say why; and as soon as another
+        host has the record, which it can only have if somebody wrote it by hand.
+        """
+        if self._keeper is None:
+            return
+        self._keeper.advance()
+        lost = self._keeper.error()
+        if lost is not None:
+            self._stop(str(lost))
+        if self._keeper.hurry_in_s <= 0:
+            self._child.signal(signal.SIGKILL)
 
     def _begin_look(self, now_s: float) -> None:
         """Look for the child's listener in the kernel's tables, and if there is one ask it."""
@@ -260,6 +308,9 @@ class Watch:
                 pause_s = min(pause_s, _DEGRADED_PAUSE_S)
             case Action.WAIT:
                 pause_s = _STARTING_PAUSE_S
+                if self._keeper is not None:
+                    # READY was said by the standby, so systemd watches already; --ready-timeout is the patience.
+                    self._supervisor.ping()
             case Action.GIVE_UP:
                 self._gave_up = True
                 timeout_s = self._expectation.ready_timeout_s
