@@ -290,9 +290,11 @@ def _certificate(tls: Tls | None) -> Certificate | None:
 
 def _failing(state_dir: str) -> list[str]:
     """Return what keeps us from doing our work: a state directory that takes no data."""
+    from openclaw_gateway.server.snapshot import STATE_DIRECTORY
+
     try:
         space = os.statvfs(state_dir)
     except OSError:
-        return ["state-directory"]
+        return [STATE_DIRECTORY]
     full = space.f_bavail == 0 or (space.f_files and space.f_favail == 0)
-    return ["state-directory"] if full or not os.access(state_dir, os.W_OK) else []
+    return [STATE_DIRECTORY] if full or not os.access(state_dir, os.W_OK) else []

@@ -20,7 +20,7 @@ SNAPSHOT = Snapshot(
     pinged_at_ms=21, loop_delay_s=0.0224, locks_restored=23, auth_mode="token", auth_failures=24,
     connected=7, connections=8, unauthenticated=9, over_limit=10, in_flight=11, accepted=12,
     requests=13, requested={"health": 14, "other": 1}, outcomes={"ok": 4},
-    durations=Durations((1, 2, 0), 0.25),
+    durations=Durations((1, 2, *[0] * 17), 0.25),
     limits={"descriptors": Limit(None, 1), "maxConnections": Limit(1024, 0)},
     claim=Holding("/state", "/config", "127.0.0.1", 18789, "now", "id", ("/lock",)),
     role=Role("c", True, "a", "wss://a", 42, 7, "a is active (token 42)"),
@@ -98,6 +98,10 @@ def test_status_shows_all_of_a_snapshot() -> None:
         ({"role": None}, State.RUNNING, "healthy", True),
         ({"phase": Phase.STARTING}, State.STARTING, "phase starting", False),
         ({"phase": Phase.DRAINING}, State.STOPPING, "clients are being sent away", False),
+        (
+            {"phase": Phase.STANDBY, "role": Role("c", False, "b", "", 1, None, "b is active")},
+            *(State.STANDBY, "b is active", False),
+        ),
         # Who leaves is no more than that, whatever else is wrong.
         (
             {"phase": Phase.DRAINING, "failing": ("disk",)},

@@ -22,7 +22,7 @@ from openclaw_gateway.server.exchange import (
     UnreadableError,
     refusal,
 )
-from openclaw_gateway.server.message import HEALTH_PATHS, PROBE, Request, Response
+from openclaw_gateway.server.message import PROBE, WATCHED_PATHS, Request, Response
 from openclaw_gateway.server.proxies import network
 from openclaw_gateway.server.stamps import Stamps
 
@@ -385,9 +385,9 @@ class Connection(asyncio.Protocol):
         Drop the connection if its request may not be served any more.
 
         Timers alone can't see to that: after a SIGCONT the loop takes what came in meanwhile before it
-        looks at the time. Health is answered all the same; it says that we are not ready.
+        looks at the time. Health and metrics are answered all the same; they say that we are not ready.
         """
-        if request.path in HEALTH_PATHS or not self._application.fenced():
+        if request.path in WATCHED_PATHS or not self._application.fenced():
             return False
         self.abort()
         return True
@@ -427,7 +427,7 @@ class Connection(asyncio.Protocol):
             return self._answer(exchange.verdict)
         if self._fenced(request):
             return False
-        if self.over_limit and request.path not in HEALTH_PATHS:
+        if self.over_limit and request.path not in WATCHED_PATHS:
             return self._answer(
                 Response(503, f"too many connections ({self.over_limit})\n", close=True)
             )

@@ -16,7 +16,7 @@ from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.client.answer import LIVE
 from openclaw_gateway.errors import ListenerLostError
 from openclaw_gateway.protocol.role import Role
-from openclaw_gateway.protocol.scopes import satisfies
+from openclaw_gateway.protocol.scopes import READ, satisfies
 from openclaw_gateway.server import access, page, standing
 from openclaw_gateway.server.acceptor import Acceptor
 from openclaw_gateway.server.auth import Authenticator, Verdict
@@ -24,7 +24,15 @@ from openclaw_gateway.server.builtin import Health, add_builtin, resident_bytes
 from openclaw_gateway.server.clients import Clients
 from openclaw_gateway.server.connection import PATIENCE, Connection, Patience, Upgrade, Work
 from openclaw_gateway.server.lines import Lines, take_over
-from openclaw_gateway.server.message import HEALTH_PATHS, ROLE_PATHS, Request, Response
+from openclaw_gateway.server.message import (
+    HEALTH_PATHS,
+    METRICS_PATHS,
+    ROLE_PATHS,
+    WATCHED_PATHS,
+    Pattern,
+    Request,
+    Response,
+)
 from openclaw_gateway.server.methods import Registry, Route
 from openclaw_gateway.server.presence import Presence, gateway_entry
 from openclaw_gateway.server.proxies import Source, TrustedProxies, User, identify, resolve
@@ -47,7 +55,8 @@ _LAST_ANSWERS_S = 0.5
 """Seconds that requests which are being answered have then."""
 
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
-_OWN_PATHS = HEALTH_PATHS | page.PATHS
+_OWN_PATHS = WATCHED_PATHS | page.PATHS
+_METRICS = Pattern("/metrics")
 _MERE_TIMES = frozenset({"tick_interval_s", "auth_window_s", "auth_lockout_s"})
 """Fields of ``Limits`` that nobody can reach."""
 
@@ -245,6 +254,8 @@ class Server:
             return Response(403, f"{source}\n", close=True)
         if self._settings.auth_mode is AuthMode.TRUSTED_PROXY:
             source = source._replace(user=self._user(request, source, connection))
+        if request.path in METRICS_PATHS:
+            return self._metrics(request, source, connection)
         refusal = self._refuse(request, source, connection)
         if refusal is not None:
             return refusal
@@ -258,13 +269,7 @@ class Server:
         excess = self._acceptor.attribute(connection, source.address)
         if excess:
             return Response(503, f"too many connections ({excess})\n", close=True)
-        problem = access.refused(
-            request.headers.get("host"),
-            request.headers.get("origin"),
-            allowed_hosts=self._settings.allowed_hosts,
-            allowed_origins=self._settings.allowed_origins,
-            tls=self._acceptor.tls is not None,
-        )
+        problem = self._refused(request)
         if problem:
             return Response(403, f"{problem}\n", close=True)
         if self.phase is Phase.STANDBY and self._role is not None:
@@ -376,6 +381,50 @@ class Server:
         if isinstance(accept, Response):
             return accept
         return self.clients.upgrade(accept, source)
+
+    def _refused(self, request: Request, *, knows_secret: bool = False) -> str:
+        """
+        Say why a browser's page may not ask; ``""`` if whoever asks is none, or a page of ours.
+
+        Who knows the secret, and shows it by itself, is no page that rebinds its name to us, and may call us
+        by any name: Prometheus scrapes by host name.
+        """
+        return access.refused(
+            "localhost" if knows_secret else request.headers.get("host"),
+            request.headers.get("origin"),
+            allowed_hosts=self._settings.allowed_hosts,
+            allowed_origins=self._settings.allowed_origins,
+            tls=self._acceptor.tls is not None,
+        )
+
+    def _metrics(self, request: Request, source: Source, connection: Connection) -> Response | Work:
+        """Serve a scraper that shows the secret, in whatever state we are; there is no public mode."""
+        excess = self._acceptor.attribute(connection, source.address)
+        if excess and not connection.over_limit:
+            return Response(503, f"too many connections ({excess})\n", close=True)
+        if request.method not in ("GET", "HEAD"):
+            return _not_allowed("GET, HEAD")
+        verdict = self._judge(request, source)
+        if verdict.refusal is not None:
+            # Before the host is looked at: a wrong guess must cost what it costs under any name.
+            return Work(partial(self._unauthorized, verdict))
+        knows_secret = self._authenticator.mode in (AuthMode.TOKEN, AuthMode.PASSWORD)
+        if knows_secret:
+            self._acceptor.authenticated(connection)
+        problem = self._refused(request, knows_secret=knows_secret)
+        if problem:
+            return Response(403, f"{problem}\n", close=True)
+        if source.user is not None and not satisfies(source.user.scopes, READ):
+            return Response(403, f"missing scope: {READ}\n")
+        return Work(self._scrape)
+
+    async def _scrape(self, request: Request) -> Response:
+        """Take the snapshot here, where what it copies stands still, and write it down in a thread."""
+        from openclaw_gateway.server import metrics
+
+        snapshot = self.snapshot()
+        route = Route("GET", request.path, lambda _: metrics.answer(snapshot), READ, _METRICS)
+        return await self.clients.caller.respond(route, request)
 
     def _find(self, request: Request) -> tuple[Route | None, dict[str, str]]:
         """Return the route of an extension that serves a request, and what its names stand for."""

@@ -19,6 +19,12 @@ ROLE_PATHS = frozenset({"/primary", "/replica"})
 HEALTH_PATHS = ROLE_PATHS | {"/healthz", "/health", "/startupz", "/startup", "/readyz", "/ready"}
 """What anybody may ask for, whoever they say they are; none of it takes a body."""
 
+METRICS_PATHS = frozenset({"/metrics", "/api/diagnostics/prometheus"})
+"""What a bearer of the secret may ask for: Prometheus' usual path, and OpenClaw's."""
+
+WATCHED_PATHS = HEALTH_PATHS | METRICS_PATHS
+"""What is answered beyond the limits too, and by whoever may serve nothing else: what tells how we are."""
+
 # Beside Host, what the probes of curl, wget, Kubernetes, browsers and load balancers send. All of it
 # changes nothing about the answer, so one expression decides that a probe needs no parser. What is
 # not exactly this (a body, an upgrade, a proxy's words, a second Host) goes the long way.

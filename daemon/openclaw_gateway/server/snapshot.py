@@ -14,6 +14,12 @@ from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.protocol.role import Role
 from openclaw_gateway.server.tally import Durations
 
+STATE_DIRECTORY = "state-directory"
+"""The check that the state directory takes data."""
+
+CHECKS = (STATE_DIRECTORY,)
+"""Whatever may stand in ``Snapshot.failing``."""
+
 
 class Limit(NamedTuple):
     """
@@ -119,8 +125,8 @@ class Snapshot(NamedTuple):
                 return "starting", f"phase {self.phase}"
             case Phase.DRAINING:
                 return "stopping", "clients are being sent away"
-        if self.role is not None and not self.role.active:
-            return "standby", self.role.reason
+            case Phase.STANDBY:
+                return "standby", self.role.reason if self.role else "another gateway is active"
         if self.failing:
             return "degraded", f"answers, but is not ready: {', '.join(self.failing)}"
         if self.problem:

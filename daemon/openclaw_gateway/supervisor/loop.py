@@ -10,6 +10,9 @@ from typing import Any
 
 from openclaw_gateway.supervisor.vitals import Delay
 
+_LEAST_S = 0.001
+"""What is shorter is none: it would be noted in every turn."""
+
 
 def run(main: Coroutine[Any, Any, None], *, delay: Delay) -> None:
     """Run to the end as ``asyncio.run`` does, and note every delay of the loop."""
@@ -36,7 +39,11 @@ class Timed(selectors.EpollSelector):
         """Wait; see ``selectors.BaseSelector.select``."""
         called_s = self._clock()
         events = super().select(timeout)
-        self._returned_s, turn_s = (now_s := self._clock()), called_s - self._returned_s
-        beyond_s = 0.0 if timeout is None else now_s - called_s - max(timeout, 0.0)
-        self._delay.note(max(turn_s, beyond_s), now_s=now_s)
+        now_s = self._clock()
+        delay_s = called_s - self._returned_s
+        if timeout is not None:
+            delay_s = max(delay_s, now_s - called_s - timeout)
+        self._returned_s = now_s
+        if delay_s > _LEAST_S:
+            self._delay.note(delay_s, now_s=now_s)
         return events
