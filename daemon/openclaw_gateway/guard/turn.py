@@ -21,7 +21,6 @@ from openclaw_gateway.claim.record import Phase as RecordPhase
 from openclaw_gateway.host import signals
 from openclaw_gateway.settings.model import Cluster
 from openclaw_gateway.supervisor.events import Event
-from openclaw_gateway.supervisor.watchdog import RECHECK_S
 
 if TYPE_CHECKING:
     from openclaw_gateway.cluster.tenure import Keeper
@@ -66,7 +65,7 @@ def _stand_by(keeper: Keeper, held: Claim, life: lifecycle.Life) -> None:
     held.publish(RecordPhase.STANDBY)
     life.supervisor.ready(_status(keeper))
     watched_s = life.supervisor.watchdog_s
-    pause_s = watched_s / 3 if watched_s else RECHECK_S
+    pause_s = watched_s / 3 if watched_s else float("inf")
     ping_due_s = time.monotonic()
     with signals.through_descriptor(_SIGNALS) as woken:
         poll = select.poll()
