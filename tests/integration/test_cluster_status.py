@@ -244,6 +244,16 @@ def test_user_with_a_role_for_our_keys_may_do_all_of_it(tmp_path: Path) -> None:
 
 
 @contextmanager
+def two(home: Home) -> Iterator[tuple[Home, Daemon, Home, Daemon]]:
+    """Run two gateways of the home's cluster, of which the first one is active and the second one stands by."""
+    with gateway(home, "gw-a") as (a, first):
+        first.wait_for("active (token")
+        with gateway(home, "gw-b") as (b, second):
+            second.wait_for("is active (token")
+            yield a, first, b, second
+
+
+@contextmanager
 def gateway(home: Home, name: str) -> Iterator[tuple[Home, Daemon]]:
     """Run a gateway of the home's cluster, as on another host, for a ``with`` block."""
     path = home.path / name
@@ -277,9 +287,7 @@ def _told_when(home: Home, true: Callable[[dict[str, Any]], bool]) -> dict[str, 
 
 
 def test_gateways_are_shown_as_they_are_by_each_of_them(home: Home) -> None:
-    with gateway(home, "gw-a") as (a, first), gateway(home, "gw-b") as (b, second):
-        first.wait_for("active (token")
-        second.wait_for("ready on")
+    with two(home) as (a, _, b, second):
         told = _told_when(a, lambda told: bool(told["standbys"]))
         assert told["state"] == "active"
         assert (told["active"]["url"], told["active"]["here"]) == ("http://gw-a:18789", True)
@@ -301,9 +309,7 @@ def test_gateways_are_shown_as_they_are_by_each_of_them(home: Home) -> None:
 
 
 def test_standby_that_took_over_is_none_any_more(home: Home) -> None:
-    with gateway(home, "gw-a") as (_, first), gateway(home, "gw-b") as (b, second):
-        first.wait_for("active (token")
-        second.wait_for("ready on")
+    with two(home) as (_, first, b, second):
         _told_when(b, lambda told: bool(told["standbys"]))
         first.kill()
         second.wait_for(": active (token")
