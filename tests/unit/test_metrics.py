@@ -61,6 +61,7 @@ def test_labels_are_names_of_ours_and_no_path_host_or_client() -> None:
         for sample in family.samples:
             assert set(sample.labels) <= {
                 "version", "process_instance_id", "phase", "check", "limit", "method", "outcome", "le",
+                "cluster",
             }  # fmt: skip
             for text in ("/state", "/config", "/lock", "127.0.0.1", "wss"):
                 assert text not in str(sample.labels.values())
@@ -69,7 +70,7 @@ def test_labels_are_names_of_ours_and_no_path_host_or_client() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("ready", 0), ("degraded", 1), ("active", 1), ("clients", 7), ("connections", 8),
+        ("ready", 0), ("degraded", 1), ("clients", 7), ("connections", 8),
         ("connections_unauthenticated", 9), ("connections_over_limit", 10), ("connections_max", 1024),
         ("connections_accepted_total", 12), ("http_requests_total", 13), ("rpc_in_flight", 11),
         ("auth_failures_total", 24), ("event_loop_delay_max_seconds", 0.0224),
@@ -85,6 +86,7 @@ def test_number_is_the_snapshots(name: str, expected: float) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
+        ("active", {("c",): 1}),
         ("build_info", {("abc", "1.2.3"): 1}),
         ("phase", {(phase.value,): phase is Phase.READY for phase in Phase}),
         ("failing", {("state-directory",): 1}),
@@ -125,7 +127,7 @@ def test_state_is_told_in_numbers(
     snapshot = SNAPSHOT._replace(failing=())._replace(**changes)
     assert value(snapshot, "ready") == ready
     assert value(snapshot, "degraded") == degraded
-    assert value(snapshot, "active") == active
+    assert list(values(snapshot, "openclaw_gateway_active").values()) == [active]
     phases = values(snapshot, "openclaw_gateway_phase")
     assert [name for (name,), on in phases.items() if on] == [phase]
 

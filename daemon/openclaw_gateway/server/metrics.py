@@ -86,11 +86,14 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
         "check",
         {name: name in snapshot.failing for name in sorted({*CHECKS, *snapshot.failing})},
     )
-    yield _gauge(
-        "active",
-        "Whether it may serve: in a cluster of one gateway at a time 1, of those that stand by 0.",
-        snapshot.role is None or snapshot.role.active,
+    role = snapshot.role
+    active = GaugeMetricFamily(
+        f"{_PREFIX}active",
+        "Whether it may serve: 1 for one gateway of a cluster at a time, 0 for those that stand by.",
+        labels=() if role is None else ("cluster",),
     )
+    active.add_metric(() if role is None else (role.name,), float(role is None or role.active))
+    yield active
     yield from _of_clients(snapshot)
     yield from _of_calls(snapshot)
     yield from _of_process(snapshot)
