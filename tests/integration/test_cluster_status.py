@@ -202,6 +202,50 @@ def test_settings_that_are_wrong_are_told_as_they_are(home: Home) -> None:
     assert "cluster.name: must be letters" in told["reason"]
 
 
+def _of_cluster(home: Home) -> list[tuple[str, str, str]]:
+    """Return what ``doctor`` finds of the cluster: severity, evidence and command of each."""
+    home.write()
+    said = subprocess.run(
+        [sys.executable, "-m", "openclaw_gateway", "doctor", "--json"],
+        env=clean_environ(HOME=str(home.path)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=CAP_S,
+        check=False,
+    )
+    (found,) = (one for one in json.loads(said.stdout)["checks"] if one["name"] == "cluster")
+    return [(one["severity"], one["evidence"], one["command"]) for one in found["findings"]]
+
+
+def test_doctor_sees_each_node(home: Home) -> None:
+    home.settings["endpoints"] = [*home.nodes.urls, "http://127.0.0.1:1"]
+    found = _of_cluster(home)
+    (url,) = home.nodes.urls
+    fine = next(evidence for severity, evidence, _ in found if severity == "ok")
+    assert fine.startswith(f"etcd {etcd.version()} at {url}, ")
+    assert fine.endswith("MB of 2147 MB")  # which only /metrics tells
+    assert (
+        "warning",
+        "etcd at http://127.0.0.1:1: can't be reached: Connection refused",
+        "curl http://127.0.0.1:1/health",
+    ) in found
+    assert [severity for severity, _, _ in found] == ["warning", "note", "ok"]
+
+
+def test_doctor_sees_a_history_that_nobody_drops(tmp_path: Path) -> None:
+    with etcd.running(tmp_path / "etcd") as nodes:
+        node = nodes.members[0]
+        (tmp_path / "home").mkdir()
+        home = Home(tmp_path / "home", nodes)
+        (member,) = Etcd(home.cluster, timeout_s=5).status()
+        assert (member.compacted, member.quota_bytes, member.has_leader) == (0, 2 << 30, True)
+        node.ask("/v3/kv/put", {"key": _b64("x"), "value": ""})
+        node.ask("/v3/kv/compaction", {"revision": "2", "physical": True})
+        (member,) = Etcd(home.cluster, timeout_s=5).status()
+        assert member.compacted == 2
+
+
 def test_user_with_a_role_for_our_keys_may_do_all_of_it(tmp_path: Path) -> None:
     """With authentication on, and no more rights than the manual's recipe gives."""
     with etcd.running(tmp_path / "etcd") as nodes:
@@ -237,6 +281,15 @@ def test_user_with_a_role_for_our_keys_may_do_all_of_it(tmp_path: Path) -> None:
             assert [one["host"] for one in told["standbys"]] == ["gw-b"]
             standing_by.unsay()
             assert home.told()["standbys"] == []
+            assert [severity for severity, _, _ in _of_cluster(home)] == ["note", "ok"]
+        node.ask(
+            "/v3/auth/role/revoke",
+            {"role": "openclaw", "key": prefix, "range_end": end},
+            token=node.ask("/v3/auth/authenticate", {"name": "root", "password": "r"})["token"],
+        )
+        severity, evidence, command = _of_cluster(home)[-1]
+        assert (severity, "permission denied" in evidence) == ("error", True)
+        assert "grant-permission openclaw --prefix=true readwrite openclaw/gateway/" in command
         home.settings["password"] = "wrong"
         told = home.told()
         assert (told["state"], told["exit_code"]) == ("unknown", 4)

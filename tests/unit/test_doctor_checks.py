@@ -24,6 +24,7 @@ from gateways import (
 from openclaw_gateway.admin.judge.checks import CHECKS
 from openclaw_gateway.admin.judge.finding import Examination, Finding, Severity, Storage
 from openclaw_gateway.admin.judge.verdict import judge
+from openclaw_gateway.admin.look.cluster import ClusterFacts
 from openclaw_gateway.admin.look.credentials import Credential
 from openclaw_gateway.admin.look.facts import Facts, ListenerFact, Rival
 from openclaw_gateway.admin.look.history import Exit
@@ -33,6 +34,8 @@ from openclaw_gateway.admin.look.secrets import Secrets
 from openclaw_gateway.admin.look.selection import Selection, select
 from openclaw_gateway.admin.look.units import NO_SYSTEMD, Manager
 from openclaw_gateway.admin.look.verify import UnitFault, Verified
+from openclaw_gateway.cluster.etcd import Member
+from openclaw_gateway.cluster.record import Record
 from openclaw_gateway.host.ports import Connections
 
 STATE = "/var/lib/openclaw-gateway/default"
@@ -83,6 +86,28 @@ def wide(**changes: Any) -> Facts:
 
 LOST = Credential("openclaw-gateway.token", "/etc/credstore/t", False, "/run/zzz.conf", False)
 OFF = unit(active_state="inactive", main_pid=None, enabled="disabled")
+
+
+def member(name: str, **changes: Any) -> Member:
+    made = Member(
+        f"http://{name}:2379", version="3.5.16", db_size_bytes=20_000_000, has_leader=True,
+        cluster_id="7", revision=900, quota_bytes=2 << 30, compacted=500,
+    )  # fmt: skip
+    return made._replace(**changes)
+
+
+def down(name: str) -> Member:
+    return Member(f"http://{name}:2379", problem="no answer within 1.0 s")
+
+
+def clustered(*members: Member, **changes: Any) -> Examination:
+    """Return what doctor sees of a healthy gateway in a healthy cluster, changed."""
+    facts = ClusterFacts(
+        name="home", retry_s=2.0, members=members or (member("e1"), member("e2")), user="openclaw",
+        certificate=None, has_common_name=False, record=Record("x", "o", host="gw-b"), problem="",
+        code=None, is_ours=False, host="gw-a", clock_source="tsc",
+    )  # fmt: skip
+    return seen(cluster=facts._replace(**changes))
 
 
 # Check, what was seen, severity, part of the evidence, part of the command.
@@ -157,6 +182,24 @@ CASES = [
     ("openclaw-itself", seen(peer=Peer((), ("/home/a/x.service",))), NOTE, "/home/a/x.service is a unit that OpenClaw wrote", ""),
     ("profiles", seen(ports=(("a", 1), ("b", 1))), ERROR, "a and b want the same port 1", "status --all"),
     ("profiles", seen(ports=(("a", 1), ("b", 9))), WARNING, "closer than 20", "status --all"),
+    ("cluster", clustered(), OK, "etcd 3.5.16 at http://e1:2379, 20 MB of 2147 MB", ""),
+    ("cluster", clustered(down("e1"), member("e2")), WARNING, "etcd at http://e1:2379: no answer", "curl http://e1:2379/health"),
+    ("cluster", clustered(down("e1"), down("e2")), ERROR, "etcd at http://e2:2379: no answer", "curl http://e2:2379/health"),
+    ("cluster", clustered(member("e1"), member("e2", cluster_id="8")), ERROR, "are of different etcd clusters", "etcdctl --endpoints=http://e1:2379 member list"),
+    ("cluster", clustered(member("e1")), NOTE, "is the only endpoint", ""),
+    ("cluster", clustered(user=None), NOTE, "whoever reaches it may take the record", "man 7 openclaw-cluster"),
+    ("cluster", clustered(certificate="/c", has_common_name=True), ERROR, "/c has a common name (CN)", "openssl x509 -noout -subject -in /c"),
+    ("cluster", clustered(member("e1", version="3.3.25")), ERROR, "3.4 is the oldest", "apt-get install --only-upgrade etcd-server"),
+    ("cluster", clustered(member("e1", version="3.5.2")), ERROR, "may lose what it acknowledged", "apt-get install"),
+    ("cluster", clustered(member("e1", has_leader=False)), ERROR, "knows no leader", "endpoint status --cluster"),
+    ("cluster", clustered(member("e1", errors=("etcdserver: no leader",))), ERROR, "says: etcdserver: no leader", "alarm list"),
+    ("cluster", clustered(member("e1", errors=("memberID:1 alarm:NOSPACE ",))), ERROR, "NOSPACE", "compact 900 && etcdctl --endpoints=http://e1:2379 defrag && etcdctl --endpoints=http://e1:2379 alarm disarm"),
+    ("cluster", clustered(member("e1", db_size_bytes=1_800_000_000)), WARNING, "has 1800 MB of 2147 MB: when it is full", "compact 900 && etcdctl --endpoints=http://e1:2379 defrag"),
+    ("cluster", clustered(member("e1", revision=20_001, compacted=0)), WARNING, "keeps its history for ever (20001 revisions): renewals alone fill it in 169 days", "compact 20001"),
+    ("cluster", clustered(problem="denied", code=7), ERROR, "the record can't be read: denied", "role grant-permission openclaw --prefix=true readwrite openclaw/gateway/"),
+    ("cluster", clustered(problem="no leader", code=14), ERROR, "the record can't be read: no leader", ""),
+    ("cluster", clustered(record=Record("x", "o", host="gw-b"), is_ours=True), WARNING, "gw-b holds the record with the id of this host, gw-a: cloned disks", "systemd-machine-id-setup"),
+    ("cluster", clustered(clock_source="jiffies"), WARNING, "clock source is jiffies", "available_clocksource"),
 ]  # fmt: skip
 
 
@@ -202,6 +245,14 @@ _TOOLS = {
     "ls",
     "df",
     "chmod",
+    "etcdctl",
+    "curl",
+    "man",
+    "openssl",
+    "apt-get",
+    "rm",
+    "cat",
+    "systemd-machine-id-setup",
 }
 
 
@@ -212,6 +263,41 @@ def test_cases_cover_every_check() -> None:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 def test_all_is_well_with_a_healthy_unit(check: Any) -> None:
     assert check.run(seen()) == ()
+
+
+def test_all_is_well_with_a_healthy_cluster() -> None:
+    assert {found.severity for found in findings("cluster", clustered())} == {OK}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"record": Record("x", "o", host="gw-a"), "is_ours": True},
+        {"record": Record("x", "o"), "is_ours": True},
+        {"record": None},
+        {"certificate": "/c"},
+        {"user": None, "certificate": "/c", "has_common_name": True},
+    ],
+)
+def test_what_is_as_it_should_be_in_a_cluster_is_no_finding(changes: dict[str, Any]) -> None:
+    assert {found.severity for found in findings("cluster", clustered(**changes))} == {OK}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"revision": 20_000, "compacted": 0},
+        {"revision": 10**9, "compacted": None},
+        {"revision": 10**9, "compacted": 5},
+        {"version": "3.5.3"},
+        {"version": "main"},
+        {"version": "3.6.0-alpha"},
+        {"quota_bytes": None},
+    ],
+)
+def test_etcd_that_does_is_no_finding(changes: dict[str, Any]) -> None:
+    found = findings("cluster", clustered(member("e1", **changes), member("e2")))
+    assert {one.severity for one in found} == {OK}
 
 
 def test_numbers_count_up() -> None:

@@ -11,6 +11,7 @@ _OURS = {
     "openclaw_gateway.admin.judge",
     "openclaw_gateway.admin.judge.advice",
     "openclaw_gateway.admin.judge.checks",
+    "openclaw_gateway.admin.judge.cluster_checks",
     "openclaw_gateway.admin.judge.disagreements",
     "openclaw_gateway.admin.judge.exits",
     "openclaw_gateway.admin.judge.finding",

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from openclaw_gateway.admin.judge.checks import CHECKS, Check
 from openclaw_gateway.admin.judge.finding import Examination, Finding, Severity, Storage
-from openclaw_gateway.admin.look import peer, units
+from openclaw_gateway.admin.look import cluster, peer, units
 from openclaw_gateway.admin.look.facts import Facts
 from openclaw_gateway.admin.look.history import is_kept, is_readable, last_exits
 from openclaw_gateway.admin.look.locks import LockDirectory, remove_leftovers, survey
@@ -125,6 +125,7 @@ def examine(selection: Selection) -> Examination:
         verified=verify(unit) if unit else Verified(()),
         peer=peer.find(selection.environ.get("PATH", ""), [home.path for home in homes()]),
         ports=tuple(contenders(look_at_all(selection.environ))),
+        cluster=cluster.look(facts.subject.place),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import json
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openclaw_gateway.cluster.record import Record, Seen, encode, parse
@@ -26,6 +27,10 @@ PREFIX = "openclaw/gateway/"
 
 _INVALID_ARGUMENT, _UNAUTHENTICATED = 3, 16
 """gRPC's codes: no token, or one of an older auth revision, is the first; a token that is not known the second."""
+
+_QUOTA = "etcd_server_quota_backend_bytes"
+_COMPACTED = "etcd_debugging_mvcc_compact_revision"
+"""Gauges of etcd's /metrics."""
 
 _MAX_ANSWER_BYTES = 1 << 20
 _NOT_ETCD = "it answers, and not as etcd does"
@@ -59,6 +64,14 @@ class Member(NamedTuple):
     """What it complains of itself, such as an alarm for a full database."""
     problem: str = ""
     """Why it could not be asked; then nothing else is known."""
+    cluster_id: str = ""
+    """Of the etcd cluster that it belongs to."""
+    revision: int = 0
+    """Of the last write of anybody's."""
+    quota_bytes: int | None = None
+    """Size of its database's file at which it takes no more writes; ``None`` if it does not say."""
+    compacted: int | None = None
+    """The last revision whose history was dropped, 0 if none ever was; ``None`` if it does not say."""
 
 
 class Etcd:
@@ -179,6 +192,8 @@ class Etcd:
             except EtcdError as error:
                 members.append(Member(endpoint, problem=error.problem))
                 continue
+            header, gauges = said.get("header") or {}, self._gauges(endpoint)
+            quota, compacted = (gauges.get(name) for name in (_QUOTA, _COMPACTED))
             members.append(
                 Member(
                     endpoint,
@@ -187,9 +202,38 @@ class Etcd:
                     db_in_use_bytes=_int(said.get("dbSizeInUse")),
                     has_leader=_int(said.get("leader")) != 0,
                     errors=tuple(map(str, said.get("errors") or ())),
+                    cluster_id=str(header.get("cluster_id", "")),
+                    revision=_int(header.get("revision")),
+                    quota_bytes=None if quota is None else int(quota),
+                    compacted=None if compacted is None else max(int(compacted), 0),
                 )
             )
         return members
+
+    def _gauges(self, endpoint: str) -> dict[str, float]:
+        """
+        Return what an endpoint tells monitoring systems, as far as we want it; empty if it tells nothing.
+
+        No call of the API says what the quota is, or whether history is ever dropped; and ``/metrics``
+        asks for no user.
+        """
+        import requests
+        from urllib3.exceptions import HTTPError
+
+        try:
+            with self._opened().get(
+                f"{endpoint}/metrics", timeout=self._share_s, allow_redirects=False, stream=True
+            ) as response:
+                body = response.raw.read(_MAX_ANSWER_BYTES, decode_content=True)
+        except (requests.RequestException, HTTPError, OSError):
+            return {}
+        found = {}
+        for line in body.decode("utf-8", "replace").splitlines():
+            name, _, value = line.partition(" ")
+            if name in (_QUOTA, _COMPACTED):
+                with suppress(ValueError, OverflowError):
+                    found[name] = float(value)
+        return found
 
     def close(self) -> None:
         """Hang up."""

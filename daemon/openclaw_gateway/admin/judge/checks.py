@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
-from openclaw_gateway.admin.judge import unit_checks
+from openclaw_gateway.admin.judge import cluster_checks, unit_checks
 from openclaw_gateway.admin.judge.advice import steps
 from openclaw_gateway.admin.judge.disagreements import contending, gives_way
 from openclaw_gateway.admin.judge.finding import Examination, Finding, Findings, Severity
@@ -252,4 +252,5 @@ CHECKS = (
     Check(20, "next-start", "systemd and the gateway take their files as they stand", unit_checks.next_start),
     Check(21, "credentials", "every credential that lies ready reaches the gateway", unit_checks.credentials),
     Check(22, "openclaw-itself", "no command of OpenClaw's own minds our unit's name", unit_checks.openclaw_itself),
+    Check(23, "cluster", "etcd is as a cluster needs it, where there is one", cluster_checks.cluster),
 )  # fmt: skip

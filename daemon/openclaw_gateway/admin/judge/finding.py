@@ -10,6 +10,7 @@ from openclaw_gateway.admin.judge.advice import ours
 from openclaw_gateway.admin.judge.verdict import Verdict
 
 if TYPE_CHECKING:
+    from openclaw_gateway.admin.look.cluster import ClusterFacts
     from openclaw_gateway.admin.look.facts import Facts
     from openclaw_gateway.admin.look.history import Exit
     from openclaw_gateway.admin.look.locks import LockDirectory
@@ -75,6 +76,8 @@ class Examination(NamedTuple):
     """What systemd finds wrong in the unit's files."""
     peer: Peer
     """OpenClaw's own gateway on this machine."""
+    cluster: ClusterFacts | None = None
+    """The cluster that the gateway is in; ``None`` without one."""
 
     def services(self) -> Iterator[Unit]:
         """Yield the subject's own unit, if there is one: those of others are for their own doctor."""
