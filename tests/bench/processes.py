@@ -41,13 +41,19 @@ class Process:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        self.wait_for_ready()
+        self.ready_ms = (time.perf_counter() - self.began_s) * 1000
+
+    def wait_for_ready(self) -> None:
         while b"READY=1" not in self._notify.recv(65536):
             pass
-        self.ready_ms = (time.perf_counter() - self.began_s) * 1000
 
     @property
     def resident_mib(self) -> float:
         return resident_mib([self._process.pid])
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         self._process.send_signal(number)

@@ -50,6 +50,8 @@ OURS, BARE, IMPORTS = (
     "import asyncio, h11, websockets.server",
 )
 _FEW = 5
+_WARM_UP_S = 0.5
+"""What a standby does once it is ready, it does within this."""
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
@@ -90,6 +92,19 @@ def restart_of_gateway() -> float:
         began_s = time.perf_counter()
         first.end(signal.SIGKILL)
         second = Process("-m", "openclaw_gateway", **variables)
+        passed_ms = (time.perf_counter() - began_s) * 1000
+        second.end()
+        return passed_ms
+
+
+def takeover_of_standby() -> float:
+    """From SIGKILL of the owner to the READY of the one that stood behind it."""
+    with gateway() as (owner, _, variables):
+        second = Process("-m", "openclaw_gateway", "--standby", **variables)
+        time.sleep(_WARM_UP_S)
+        began_s = time.perf_counter()
+        owner.kill()
+        second.wait_for_ready()
         passed_ms = (time.perf_counter() - began_s) * 1000
         second.end()
         return passed_ms
@@ -207,6 +222,7 @@ CHARTS = (
     )),
     Chart("From kill -9 to the next READY", "ms", "less", (
         Measurement(OURS, restart_of_gateway, is_ours=True),
+        Measurement(f"{OURS}, by its standby", takeover_of_standby, is_ours=True),
         Measurement(BARE, restart_of_route),
     )),
     Chart("A duplicate, from exec to exit with 78", "ms", "less", (
