@@ -59,7 +59,13 @@ class Method(NamedTuple):
     params: Schema | None
     """``None`` if params are not looked at."""
     instant: bool
-    """Whether the handler is ours, waits for nothing, and so is called right on the event loop."""
+    """
+    Whether the handler is ours, waits for nothing, and so is called right on the event loop. It may return
+    an ``Answer`` that it has at hand.
+    """
+
+    without_params: str = ""
+    """What is wrong with a request that has no params, found out once; ``""`` if nothing is, as for most."""
 
 
 class Answer(NamedTuple):

@@ -394,7 +394,8 @@ class Session:
             )
             return error(ErrorCode.INVALID_REQUEST, problem)
         if method.params is not None:
-            problem = problems({} if request.params is None else request.params, method.params)
+            given = request.params is not None
+            problem = problems(request.params, method.params) if given else method.without_params
             if problem:
                 message = f"invalid {method.name} params: {problem}"
                 return error(ErrorCode.INVALID_REQUEST, message)

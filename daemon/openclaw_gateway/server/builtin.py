@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from openclaw_gateway.errors import ConfigurationError
+from openclaw_gateway.protocol.calls import Answer
+from openclaw_gateway.protocol.frames import encode
 from openclaw_gateway.protocol.schema import closed
 from openclaw_gateway.protocol.scopes import READ
 from openclaw_gateway.server import logs
@@ -56,7 +58,7 @@ def add_builtin(
     """
     key = secrets.token_bytes(32)
     registry.method(
-        "health", lambda _: health.report(), scope=None, params=_HEALTH_PARAMS, instant=True
+        "health", lambda _: health.answer(), scope=None, params=_HEALTH_PARAMS, instant=True
     )
     registry.method(
         "status", lambda _: status(snapshot()), scope=READ, params=_STATUS_PARAMS, instant=True
@@ -95,6 +97,8 @@ class Health:
         self._looked_s = -1.0
         self._ts_ms = 0
         self._duration_ms = 0
+        self._answered_s = self._looked_s
+        self._answer = Answer("")
 
     def look(self) -> list[str]:
         """Return what is failing."""
@@ -114,10 +118,14 @@ class Health:
         times: dict[str, object] = {"ts": self._ts_ms, "durationMs": self._duration_ms}
         return times if failing else {"ok": True, **times}
 
-    def report(self) -> dict[str, object]:
-        """Return the answer to ``health``, which no schema binds."""
+    def answer(self) -> Answer:
+        """Return the answer to ``health``, which no schema binds; made once for each look, as it is asked for most."""
         failing = self.look()
-        return {"ok": not failing, **self.snapshot(), **({"failing": failing} if failing else {})}
+        if self._answered_s != self._looked_s:
+            more = {"failing": failing} if failing else {}
+            self._answer = Answer(encode({"ok": not failing, **self.snapshot(), **more}))
+            self._answered_s = self._looked_s
+        return self._answer
 
 
 def resident_bytes() -> int:

@@ -25,7 +25,7 @@ from openclaw_gateway.protocol.calls import (
     Outcome,
 )
 from openclaw_gateway.protocol.frames import ErrorCode, encode, encode_in_parts, error
-from openclaw_gateway.protocol.schema import Schema, refuse_unknown
+from openclaw_gateway.protocol.schema import Schema, problems, refuse_unknown
 from openclaw_gateway.protocol.scopes import ADMIN, KNOWN_SCOPES
 from openclaw_gateway.server.lines import Lines
 from openclaw_gateway.server.message import Pattern, Request, Response
@@ -103,7 +103,9 @@ class Registry:
         self._refuse_scope(scope)
         if params is not None:
             refuse_unknown(params)
-        self.methods[name] = Method(name, handler, scope, params, instant)
+        self.methods[name] = Method(
+            name, handler, scope, params, instant, problems({}, params or {})
+        )
 
     def route(
         self, verb: str, path: str, handler: RouteHandler, *, scope: str | None = ADMIN
@@ -201,7 +203,10 @@ class Caller:
     def now(self, method: Method, call: Call) -> Outcome:
         """Call an ``instant`` method."""
         try:
-            return self._judged(method, encode(method.handler(call)))
+            result = method.handler(call)
+            if isinstance(result, Answer):
+                return result
+            return self._judged(method, encode(result))
         except Exception as failure:
             return self._failed(method, failure)
 

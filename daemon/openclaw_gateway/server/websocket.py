@@ -385,9 +385,9 @@ class Client:
     def _invoke(self, invoke: Invoke) -> None:
         tally = self._clients.tally
         tally.requests[invoke.method.name] += 1
-        invoke = invoke._replace(
-            call=invoke.call._replace(fencing_token=self._clients.fencing_token)
-        )
+        token = self._clients.fencing_token
+        if token is not None:
+            invoke = invoke._replace(call=invoke.call._replace(fencing_token=token))
         if invoke.method.instant:
             began_s = time.perf_counter()
             outcome = self._clients.caller.now(invoke.method, invoke.call)
