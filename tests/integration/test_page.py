@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 from pathlib import Path
 
@@ -113,6 +114,22 @@ def test_foreign_names_pages_and_proxies_get_nothing(
         answer = get(port, path, **headers)
         assert answer.status_code == 403, path
         assert "<" not in answer.text
+
+
+def test_page_can_be_switched_off_and_on_by_a_reload(
+    start: Start, port: int, state_dir: Path
+) -> None:
+    state_dir.mkdir(mode=0o700)
+    settings = state_dir / "openclaw.json"
+    settings.write_text("{gateway: {controlUi: {enabled: false}}}")
+    daemon = start().ready()
+    assert {path: get(port, path).status_code for path in PATHS} == {
+        path: 426 if path == "/" else 404 for path in PATHS
+    }
+    settings.write_text("{}")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for("settings reloaded")
+    assert {get(port, path).status_code for path in PATHS} == {200}
 
 
 def test_upgrade_from_the_page_itself_is_let_through(start: Start, port: int) -> None:

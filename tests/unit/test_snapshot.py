@@ -33,6 +33,7 @@ def test_status_shows_all_of_a_snapshot() -> None:
         "state": "degraded",
         "reason": "answers, but is not ready: disk",
         "next": [{"command": "openclaw-gateway doctor", "why": ""}],
+        "statusCommand": "openclaw-gateway status",
         "runtimeVersion": "1.2.3",
         "instanceId": "abc",
         "unit": "openclaw-gateway.service",

@@ -373,8 +373,10 @@ class Server:
 
     def _own(self, request: Request, source: Source) -> Response | Upgrade:
         """Serve the status page to browsers, and on its path the WebSocket to clients."""
-        if request.path != "/" or page.is_wanted(request):
+        if self._settings.status_page and (request.path != "/" or page.is_wanted(request)):
             return self._page.answer(request)
+        if request.path != "/":
+            return Response(404, "not found\n")
         if request.method != "GET":
             return _not_allowed("GET")
         accept = refused_upgrade(request)

@@ -139,14 +139,14 @@ class Snapshot(NamedTuple):
         """What to type next on our machine, as the verb ``status`` has it; empty if all is well."""
         match self.verdict[0]:
             case "starting":
-                return (self._command("status", "--wait", "60"),)
+                return (self.command("status", "--wait", "60"),)
             case "stopping" if self.unit is not None:  # by hand it logs to its terminal
-                return (self._command("logs", "-f"),)
+                return (self.command("logs", "-f"),)
             case "degraded":
-                return (self._command("doctor"),)
+                return (self.command("doctor"),)
         return ()
 
-    def _command(self, verb: str, *options: str) -> str:
+    def command(self, verb: str, *options: str) -> str:
         """Return our own command line for a verb on this gateway: by its profile, or else by its port."""
         unit = self.unit or ""
         profile = re.fullmatch(r"openclaw-gateway@([A-Za-z0-9][A-Za-z0-9_-]*)\.service", unit)
@@ -164,6 +164,7 @@ def status(snapshot: Snapshot) -> dict[str, object]:
         "state": state,
         "reason": reason,
         "next": [{"command": command, "why": ""} for command in snapshot.next],
+        "statusCommand": snapshot.command("status"),
         "runtimeVersion": snapshot.version,
         "instanceId": snapshot.instance,
         "unit": snapshot.unit,

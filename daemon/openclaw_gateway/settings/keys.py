@@ -95,6 +95,7 @@ KEYS = (
     Key("limits.auth_window_s", interval(1), 60.0, "gateway.auth.rateLimit.windowMs"),
     Key("limits.auth_lockout_s", interval(1), 300.0, "gateway.auth.rateLimit.lockoutMs"),
     Key("auth_exempt_loopback", truth, True, "gateway.auth.rateLimit.exemptLoopback"),
+    Key("status_page", truth, True, "gateway.controlUi.enabled"),
     Key("allowed_origins", strings, (), "gateway.controlUi.allowedOrigins"),
     Key("trusted_proxies", strings, (), "gateway.trustedProxies"),
     Key("allow_real_ip_fallback", truth, False, "gateway.allowRealIpFallback"),

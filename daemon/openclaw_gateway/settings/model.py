@@ -153,6 +153,8 @@ class Settings(NamedTuple):
     """Whether a proxy on this machine counts: any program here could send its headers."""
     auth_exempt_loopback: bool
     """Whether clients of this machine are never locked out for wrong secrets."""
+    status_page: bool
+    """Whether browsers are shown the status page."""
     allowed_origins: tuple[str, ...]
     """Values of the ``Origin`` header that browsers may connect from; ``*`` is any."""
     allowed_hosts: tuple[str, ...]

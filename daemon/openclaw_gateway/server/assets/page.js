@@ -64,7 +64,8 @@ function old(is) { // whether what is shown of the gateway is of lately only
   say($("age"), $("facts").hidden ? "" : is ? `as of ${clock(shownAt)}` : "live");
 }
 
-const STATUS = [{ command: "openclaw-gateway status", why: "on the gateway's machine" }];
+let known = "openclaw-gateway status"; // until the gateway says which one it is
+const elsewhere = () => [{ command: known, why: "on the gateway's machine" }];
 
 // The connection.
 
@@ -158,10 +159,10 @@ function refused(mine, { message, details = {}, retryAfterMs }) {
   } else if (retryAfterMs) {
     // It is on its way up or down, and says when to come again.
     const down = details.reason === "gateway-restarting";
-    verdict(down ? "stopping" : "starting", message, down ? [] : STATUS);
+    verdict(down ? "stopping" : "starting", message, down ? [] : elsewhere());
     redial(retryAfterMs);
   } else {
-    verdict("refused", message, STATUS);
+    verdict("refused", message, elsewhere());
   }
 }
 
@@ -192,7 +193,7 @@ function goodbye() {
   if (leaving.restartExpectedMs) {
     verdict("restarting", `${leaving.reason}; expected back within ${span(leaving.restartExpectedMs + 999)}`);
   } else {
-    verdict("stopping", leaving.reason, STATUS);
+    verdict("stopping", leaving.reason, elsewhere());
   }
 }
 
@@ -216,9 +217,9 @@ async function lost(mine) {
     verdict("standby", `${reason}${url ? `: ${url}` : ""}`);
   } else if (alive && !mine.opened) {
     verdict("refused", "The gateway lives, but takes no WebSocket from here: its limits are reached, or this address "
-      + "is none of its allowedHosts.", STATUS);
+      + "is none of its allowedHosts.", elsewhere());
   } else {
-    verdict("unreachable", `${said} nobody answers at ${location.host}.`, STATUS);
+    verdict("unreachable", `${said} nobody answers at ${location.host}.`, elsewhere());
   }
   redial(Math.min(1000 * 2 ** (failed - 1), 15000));
 }
@@ -243,7 +244,7 @@ async function look(mine) {
     show(mine, await mine.ask("status"));
     lines(mine, await mine.ask("logs.tail", { limit: LINES, cursor: mine.cursor })); // undefined is left out
   } catch (error) {
-    if (!error.retryable) verdict("refused", error.message, STATUS);
+    if (!error.retryable) verdict("refused", error.message, elsewhere());
   }
   mine.looking = false;
   if (mine !== link) return;
@@ -256,7 +257,7 @@ function beat() {
   const silent = Date.now() - link.waiting;
   if (silent < SILENT_MS) return;
   old(true);
-  verdict("not-serving", "The connection stands, but no answer comes.", STATUS);
+  verdict("not-serving", "The connection stands, but no answer comes.", elsewhere());
   say($("when"), `For ${span(silent)}.`);
   if (silent > 6 * SILENT_MS) { drop(); redial(0); }
 }
@@ -283,6 +284,7 @@ function facts(id, rows) {
 function show(mine, status) {
   const { claim, clients, served, limits, failing, watchdog, auth, cluster } = status;
   shownAt = Date.now();
+  known = status.statusCommand;
   const host = claim.host.includes(":") ? `[${claim.host}]` : claim.host;
   say($("where"), `${mine.host ? `${mine.host}, ` : ""}${host}:${claim.port}`);
   verdict(status.state, status.reason, status.next);
@@ -368,7 +370,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const series = [
   { name: "requests per second", of: rate, digits: 1 },
   { name: "clients", of: (_, status) => status.clients.connected, digits: 0 },
-  { name: "loop delay, ms", of: (_, status) => status.eventLoop?.delayMaxMs, digits: 1 },
+  { name: "longest loop delay, ms", of: (_, status) => status.eventLoop?.delayMaxMs, digits: 1 },
 ];
 
 function rate(mine, { served }) { // of others: what this page asks for is left out
@@ -398,20 +400,23 @@ function frame(one) {
   svg.setAttribute("role", "img");
   svg.append(document.createElementNS(SVG, "path"), document.createElementNS(SVG, "path"));
   one.value = make("b");
+  one.peak = make("small");
   caption.append(one.value);
-  figure.append(caption, svg);
+  figure.append(caption, svg, one.peak);
   $("pictures").append(figure);
   return figure;
 }
 
 function draw(one) {
-  const known = one.points.filter(([, value]) => value !== undefined);
-  const top = Math.max(1, ...known.map(([, value]) => value)), now = Date.now();
+  const points = one.points.filter(([, value]) => value !== undefined);
+  const most = Math.max(0, ...points.map(([, value]) => value)), top = Math.max(1, most) * 1.15;
+  const now = Date.now();
   const x = (ms) => (300 - (now - ms) / EVERY_MS * 300 / POINTS).toFixed(1);
   const y = (value) => (54 - value / top * 50).toFixed(1);
   let line = "", area = "", before = null;
   for (const [ms, value] of one.points) {
     if (value === undefined) { before = null; continue; }
+    if (before && ms - before[0] > 2 * HIDDEN_MS) before = null; // nothing is known of the time between
     line += `${before ? "L" : "M"}${x(ms)} ${y(value)}`;
     if (before) area += `M${x(before[0])} 56V${y(before[1])}L${x(ms)} ${y(value)}V56Z`;
     before = [ms, value];
@@ -419,10 +424,11 @@ function draw(one) {
   const [fill, stroke] = one.figure.querySelectorAll("path");
   fill.setAttribute("d", area);
   stroke.setAttribute("d", line);
-  const latest = known.at(-1)?.[1], text = latest === undefined ? "–" : latest.toFixed(one.digits);
+  const number = (value) => value.toFixed(value < 100 ? one.digits : 0);
+  const latest = points.at(-1)?.[1], text = latest === undefined ? "–" : number(latest);
   say(one.value, text);
-  one.figure.querySelector("svg").setAttribute("aria-label",
-    `${one.name}: now ${text}, at most ${top.toFixed(one.digits)} in the last five minutes`);
+  say(one.peak, `five minutes, at most ${number(most)}`);
+  one.figure.querySelector("svg").setAttribute("aria-label", `${one.name} over time: now ${text}`);
 }
 
 // What people do.
