@@ -8,13 +8,13 @@ BIN    := $(VENV)/bin
 UNIT   := $(BIN)/pytest -n 4 --dist worksteal
 SYSTEM := $(BIN)/pytest -n 6 --dist loadscope --no-loadscope-reorder tests/system
 
-.PHONY: run test check unit deb roots system faults torture fuzz bench clean
+.PHONY: run test check unit browser deb roots system faults torture fuzz bench clean
 
 run: $(VENV)/run
 	$(BIN)/openclaw-gateway run
 
 # With a real systemd too, where that is possible: as root. Otherwise pytest says what was left out.
-test: check
+test: check browser
 	@if [ "$$(id -u)" = 0 ]; then packaging/need debootstrap systemd-container || true; \
 	else echo "tests on a booted system are left out: they need root"; fi
 	$(SYSTEM)
@@ -25,11 +25,14 @@ check: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-unit: $(VENV)/test
+# The status page is looked at in a browser; where it can't be had, pytest says what was left out.
+browser:
+	@command -v chromedriver >/dev/null || packaging/need chromium chromium-driver || true
+
+unit: $(VENV)/test browser
 	@command -v npm >/dev/null || packaging/need npm # for the official client and OpenClaw's own gateway
 	@command -v lsof >/dev/null || packaging/need lsof # by which the latter looks for others on its port
 	@command -v etcd >/dev/null || packaging/need etcd-server || packaging/need etcd # for clusters' tests
-	@command -v chromedriver >/dev/null || packaging/need chromium chromium-driver # for the status page
 	$(UNIT)
 
 # The package for each supported release, in dist/; built and linted in clean roots, see packaging/testbed.
@@ -43,7 +46,7 @@ roots:
 	PYTHONPATH=packaging $(PYTHON) -m testbed prepare
 
 # What the package does on a booted system; "make test" also runs tests/integration in each release.
-system: $(VENV)/test deb
+system: $(VENV)/test deb browser
 	SYSTEM_TESTS=required $(SYSTEM) --ignore=tests/system/test_debian_versions.py
 
 # Every fault that can be made here, in full length and against other locks too; the README's tables are

@@ -13,9 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from webdriver import Browser, Driver, Open
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("brief", settings.get_profile("untimed"), max_examples=20)
@@ -211,3 +215,31 @@ def notify(tmp_path: Path) -> Iterator[NotifySocket]:
     made = NotifySocket(tmp_path / "notify")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Driver]:
+    from webdriver import Driver, leave_out_without_chromium
+
+    leave_out_without_chromium()
+    made = Driver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def browse(driver: Driver, tmp_path: Path) -> Iterator[Open]:
+    """Open browsers that end with the test."""
+    from webdriver import Browser
+
+    opened: list[Browser] = []
+
+    def begin(url: str, **options: Any) -> Browser:
+        browser = Browser(driver, tmp_path / f"profile-{len(opened)}", **options)
+        opened.append(browser)
+        browser.open(url)
+        return browser
+
+    yield begin
+    for browser in opened:
+        browser.close()

@@ -215,6 +215,20 @@ class Browser:
         shot = self.cdp("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(b64decode(shot["data"]))
 
+    def shots(self, folder: Path) -> None:
+        """Write the whole page as it is, in both colours, for a desk and for a phone."""
+        for name, width, is_dark in (
+            ("light", 1280, False),
+            ("narrow", 390, False),
+            ("dark", 1280, True),
+        ):
+            if is_dark:
+                self.dark()
+            self.resize(width, 600)
+            self.resize(width, self.run("return document.documentElement.scrollHeight"))
+            self.screenshot(folder / f"{name}.png")
+        self.cdp("Emulation.setEmulatedMedia", features=[])
+
     def close(self) -> None:
         self._ask("DELETE", "")
         self._session.close()

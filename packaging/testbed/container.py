@@ -9,11 +9,12 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
@@ -249,6 +250,22 @@ class Container:
             self.copy_in(package, paths[-1])
         apt = ["apt-get", "-q", "-y", "--no-install-recommends", "--allow-downgrades"]
         return self.run([*apt, "install", *paths], timeout_s=timeout_s)
+
+    @contextmanager
+    def forwarded(self, port: int) -> Iterator[int]:
+        """Yield a port of this host's loopback that leads to one of the container's, as ``ssh -L`` has it."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            number = listener.fileno()
+            entered = ["nsenter", f"--target={self._leader}", "--net", "--", sys.executable]
+            relay = subprocess.Popen(
+                [*entered, str(Path(__file__).with_name("relay.py")), str(number), str(port)],
+                pass_fds=[number],
+            )
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                relay.kill()
+                relay.wait()
 
     def poweroff(self) -> None:
         """

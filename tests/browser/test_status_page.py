@@ -19,32 +19,8 @@ import requests
 
 from conftest import CAP_S, TOKEN, Daemon, Start, clean_environ
 from openclaw_gateway.client.conversation import begun
-from webdriver import ENTER, SPACE, TAB, Browser, Driver, Open, leave_out_without_chromium
+from webdriver import ENTER, SPACE, TAB, Browser, Open
 from wire import admitted, run
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Driver]:
-    leave_out_without_chromium()
-    made = Driver()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def browse(driver: Driver, tmp_path: Path) -> Iterator[Open]:
-    """Open browsers that end with the test."""
-    opened: list[Browser] = []
-
-    def begin(url: str, **options: Any) -> Browser:
-        browser = Browser(driver, tmp_path / f"profile-{len(opened)}", **options)
-        opened.append(browser)
-        browser.open(url)
-        return browser
-
-    yield begin
-    for browser in opened:
-        browser.close()
 
 
 def enter(browser: Browser, port: int, secret: str = TOKEN) -> Browser:
@@ -213,9 +189,10 @@ def status_of(port: int, state_dir: Path, *options: str) -> subprocess.Completed
     )
 
 
-def test_page_terminal_and_json_never_disagree(
+def test_page_terminal_json_and_metrics_never_disagree(
     small_disk: tuple[Daemon, Path], browse: Open, port: int, tmp_path: Path
 ) -> None:
+    pytest.importorskip("prometheus_client")
     daemon, filler = small_disk
     browser = enter(browse(f"http://127.0.0.1:{port}/"), port)
 
@@ -224,6 +201,20 @@ def test_page_terminal_and_json_never_disagree(
         said = json.loads(status_of(port, tmp_path / "mnt", "--json").stdout)
         assert said["state"] == word
         assert ask(port, "status")["state"] == word
+        scraped = requests.get(
+            f"http://127.0.0.1:{port}/metrics",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=CAP_S,
+        )
+        assert scraped.status_code == 200, scraped.text
+        is_degraded = int(word == "degraded")
+        for name, value in (
+            ("ready", 1 - is_degraded),
+            ("degraded", is_degraded),
+            ('failing{check="state-directory"}', is_degraded),
+            ('phase{phase="ready"}', 1),
+        ):
+            assert f"\nopenclaw_gateway_{name} {value:.1f}\n" in scraped.text
         assert f" {word.upper()}: " in status_of(port, tmp_path / "mnt").stdout
         if word != "unmanaged":  # the terminal adds whose process it is
             assert browser.text("#reason") == said["reason"]
@@ -270,7 +261,7 @@ def test_gateway_that_hangs_or_is_gone_is_a_state_of_the_page(
     daemon.signal(signal.SIGSTOP)
     browser.until_text("#word", "not-serving")
     assert is_old(browser)
-    assert "openclaw-gateway status" in browser.text("#next")
+    assert f"openclaw-gateway status --port={port}" in browser.text("#next")
     daemon.signal(signal.SIGCONT)
     browser.until_text("#age", "live")
     assert browser.text("#word") == "unmanaged"
@@ -409,6 +400,8 @@ def test_page_fits_a_phone_and_follows_the_colours_that_one_prefers(
     start().ready()
     browser = enter(browse(f"http://127.0.0.1:{port}/"), port)
     browser.click("summary")
+    if folder := os.environ.get("SCREENSHOTS"):  # for who wants to look at it
+        browser.shots(Path(folder))
     look = "return getComputedStyle(document.body).backgroundColor"
     light = browser.run(look)
     for width in (320, 390, 768, 1280, 1920):
