@@ -5,6 +5,7 @@ Debian roots kept between runs: made once per release, stacked with overlayfs, s
     build  base + what building and linting the package needs: there is no network at build time
     plain  base + the package's dependencies, downloaded but *not* installed
     test   plain + the tools that tests use inside
+    watched  test + Prometheus, which runs from the boot on
 
 A layer is a directory named by a hash of all that goes into it, the layers below it included. It is
 written under another name and renamed when complete, so what has the right name is whole.
@@ -39,6 +40,8 @@ _TESTERS = (
     "dbus-user-session",  # without a bus of its own a user manager can't be reached by -M user@
     *("autopkgtest", "dpkg-dev", "curl", "iproute2", "man-db", "strace"),
 )
+
+_WATCHERS = ("prometheus", "prometheus-node-exporter")
 
 _APT = """set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
@@ -106,6 +109,7 @@ def layers() -> dict[str, Layer]:
         "build": Layer("base", _BUILD, (*_BUILDERS, *needed)),
         "plain": Layer("base", _PLAIN, ("python3", *at_run_time)),
         "test": Layer("plain", _TEST, (*_TESTERS, *for_tests)),
+        "watched": Layer("test", _TEST, _WATCHERS),
     }
 
 
