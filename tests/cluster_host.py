@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import requests
 
+import scrape
 import ticking
 from conftest import CAP_S, TOKEN, Daemon, clean_environ, free_port
 
@@ -92,6 +93,12 @@ class Host:
 
     def get(self, path: str) -> requests.Response:
         return requests.get(self.url + path, timeout=CAP_S)
+
+    def metrics(self) -> dict[str, float]:
+        """Return every sample, its name followed by its labels' values in braces."""
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        scraped = requests.get(f"{self.url}/metrics", headers=headers, timeout=CAP_S)
+        return scrape.numbers(scraped)
 
     @property
     def runs(self) -> bool:

@@ -17,7 +17,7 @@ from openclaw_gateway.settings.load import Settings
 if TYPE_CHECKING:
     import asyncio
 
-    from openclaw_gateway.protocol.role import Role
+    from openclaw_gateway.protocol.role import Lease, Role
     from openclaw_gateway.server.certificate import Certificate
     from openclaw_gateway.settings.model import Cluster, Tls
     from openclaw_gateway.supervisor.journal import Journal
@@ -116,9 +116,9 @@ class OwnServer:
         """Let clients in."""
         self._server.phase = Phase.READY
 
-    def stand(self, role: Role, fence: Callable[[], bool]) -> None:
-        """Serve as this role has it, and nothing while ``fence`` says that it is over."""
-        self._server.fence = fence
+    def stand(self, role: Role, fence: Callable[[], bool], lease: Callable[[], Lease]) -> None:
+        """Serve as this role has it, and nothing while ``fence`` says that it is over; show ``lease``."""
+        self._server.fence, self._server.lease = fence, lease
         self._server.show_role(role)
 
     def status(self) -> str:
@@ -199,7 +199,7 @@ class Clustered:
 
         from openclaw_gateway.cluster import tasks
 
-        self._own.stand(self._keeper.role, self._keeper.is_over)
+        self._own.stand(self._keeper.role, self._keeper.is_over, self._keeper.lease)
         await self._own.start(claim)
         self._keeping = asyncio.create_task(tasks.keep(self._keeper))
         self._announcing = asyncio.create_task(tasks.announce(self._keeper, self._stopped))
@@ -273,7 +273,7 @@ class Clustered:
             self._announcing.cancel()
 
     def _show(self, role: Role) -> None:
-        self._own.stand(role, self._keeper.is_over)
+        self._own.stand(role, self._keeper.is_over, self._keeper.lease)
         self._changed.set()
         if not self._stopped.is_set():
             self._supervisor.status(self.status())

@@ -68,6 +68,25 @@ def test_first_one_is_active_and_the_second_stands_by(host: Make) -> None:
     assert refused.headers["OpenClaw-Active-Url"].endswith(f":{a.port}")
 
 
+def test_metrics_and_status_tell_who_is_active_and_how_the_record_is_kept(
+    host: Make, tmp_path: Path
+) -> None:
+    a, b = pair(host)
+    token = int(a.get("/primary").headers[TOKEN_FIELD])
+    ours, theirs = a.metrics(), b.metrics()
+    cluster = tmp_path.name
+    prefix = "openclaw_gateway_"
+    assert ours[f"{prefix}active{{{cluster}}}"] == 1 and theirs[f"{prefix}active{{{cluster}}}"] == 0
+    assert ours[f"{prefix}phase{{ready}}"] == theirs[f"{prefix}phase{{standby}}"] == 1
+    assert ours[f"{prefix}cluster_fencing_token"] == token
+    assert theirs[f"{prefix}cluster_fencing_token"] == token
+    assert 0 < ours[f"{prefix}cluster_lease_expiry_seconds"] <= BRIEF["leaseMs"] / 1000
+    assert f"{prefix}cluster_lease_expiry_seconds" not in theirs
+    assert ours[f"{prefix}cluster_renewals_total{{written}}"] >= 1
+    # A standby only reads.
+    assert theirs[f"{prefix}cluster_renewals_total{{written}}"] == 0
+
+
 def test_a_stop_gives_the_record_back_at_once(host: Make) -> None:
     a, b = pair(host)
     token = int(a.get("/primary").headers[TOKEN_FIELD])

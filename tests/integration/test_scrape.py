@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import requests
-from prometheus_client.parser import text_string_to_metric_families
 
 import promtool
 from conftest import CAP_S, TOKEN, Start
+from scrape import numbers
 from wire import admitted, run
 
 PATHS = ("/metrics", "/api/diagnostics/prometheus")
@@ -21,16 +21,6 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 def scrape(port: int, path: str = "/metrics", **headers: str) -> requests.Response:
     return requests.get(f"http://127.0.0.1:{port}{path}", headers=BEARER | headers, timeout=CAP_S)
-
-
-def numbers(response: requests.Response) -> dict[str, float]:
-    """Return every sample by its name and labels, as ``name{label}``."""
-    assert response.status_code == 200, response.text
-    return {
-        "".join([s.name, *(f"{{{v}}}" for k, v in s.labels.items() if k != "process_instance_id")]): s.value
-        for family in text_string_to_metric_families(response.text)
-        for s in family.samples
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PATHS)

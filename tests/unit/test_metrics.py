@@ -75,7 +75,7 @@ def test_labels_are_names_of_ours_and_no_path_host_or_client() -> None:
         ("connections_accepted_total", 12), ("http_requests_total", 13), ("rpc_in_flight", 11),
         ("auth_failures_total", 24), ("event_loop_delay_max_seconds", 0.0224),
         ("watchdog_interval_seconds", 60), ("watchdog_last_ping_timestamp_seconds", 0.021),
-        ("lock_restored_total", 23), ("cluster_fencing_token", 42),
+        ("lock_restored_total", 23), ("cluster_fencing_token", 42), ("cluster_lease_expiry_seconds", 12.5),
         ("rpc_handler_seconds_count", 6), ("rpc_handler_seconds_sum", 0.25),
     ],
 )  # fmt: skip
@@ -92,6 +92,7 @@ def test_number_is_the_snapshots(name: str, expected: float) -> None:
         ("failing", {("state-directory",): 1}),
         ("limit_reached_total", {("descriptors",): 1, ("maxConnections",): 0}),
         ("rpc_requests_total", {("health",): 14, ("other",): 1}),
+        ("cluster_renewals_total", {("written",): 3}),
         ("rpc_outcomes_total", {(name,): 1 for name in OUTCOMES}),
     ],
 )
@@ -134,7 +135,7 @@ def test_state_is_told_in_numbers(
 
 def test_what_is_not_there_is_left_out() -> None:
     """No watchdog is not a watchdog that never barked."""
-    found = read(SNAPSHOT._replace(watchdog_s=None, pinged_at_ms=None, role=None))
+    found = read(SNAPSHOT._replace(watchdog_s=None, pinged_at_ms=None, role=None, lease=None))
     assert not [name for name in found if "watchdog" in name or "cluster" in name]
 
 

@@ -10,7 +10,7 @@ import pytest
 from openclaw_gateway import cli
 from openclaw_gateway.admin.judge.state import State
 from openclaw_gateway.claim.record import Phase
-from openclaw_gateway.protocol.role import Role
+from openclaw_gateway.protocol.role import Lease, Role
 from openclaw_gateway.server.snapshot import Holding, Limit, Snapshot, status
 from openclaw_gateway.server.tally import Durations
 
@@ -24,6 +24,7 @@ SNAPSHOT = Snapshot(
     limits={"descriptors": Limit(None, 1), "maxConnections": Limit(1024, 0)},
     claim=Holding("/state", "/config", "127.0.0.1", 18789, "now", "id", ("/lock",)),
     role=Role("c", True, "a", "wss://a", 42, 7, "a is active (token 42)"),
+    lease=Lease(12.5, {"written": 3}),
 )  # fmt: skip
 
 
@@ -83,6 +84,8 @@ def test_status_shows_all_of_a_snapshot() -> None:
             "token": 42,
             "sinceMs": 7,
             "reason": "a is active (token 42)",
+            "leaseExpiresInMs": 12500,
+            "renewals": {"written": 3},
         },
     }
     assert json.loads(json.dumps(shown)) == shown

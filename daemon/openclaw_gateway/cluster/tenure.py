@@ -23,10 +23,13 @@ from openclaw_gateway.cluster.record import Record
 from openclaw_gateway.cluster.rule import Answer, Identity, Outcome, Phase, Request, Tenure, Terms
 from openclaw_gateway.cluster.timer import KillTimer
 from openclaw_gateway.errors import EtcdError, TenureLostError
-from openclaw_gateway.protocol.role import Role
+from openclaw_gateway.protocol.role import Lease, Role
 from openclaw_gateway.settings.model import Cluster
 from openclaw_gateway.supervisor.events import Event
 from openclaw_gateway.supervisor.journal import Journal
+
+_WRITES = (Outcome.WRITTEN, Outcome.REFUSED, Outcome.UNKNOWN)
+"""How a request to acquire or renew may end."""
 
 _RELEASE_TRIES = 2
 """The first may find that a renewal was written whose answer was lost."""
@@ -111,6 +114,7 @@ class Keeper:
         self.announcement = Announcement(cluster, self._record._replace(since_ms=began_ms))
         self._journal, self._show = journal, show
         self._timer = KillTimer()
+        self._renewals = dict.fromkeys(_WRITES, 0)
         self._tenure = Tenure()
         self._due_s = time.monotonic()
         self._problem = ""
@@ -158,6 +162,12 @@ class Keeper:
 
     def _until(self, after_sent_s: float) -> float:
         return max(self._tenure.sent_s + after_sent_s - boottime_s(), 0.0)
+
+    def lease(self) -> Lease:
+        """Return how the record is kept."""
+        active = self._tenure.phase is Phase.ACTIVE
+        expires_in_s = self._until(self.terms.lease_s) if active else None
+        return Lease(expires_in_s, {outcome.value: n for outcome, n in self._renewals.items()})
 
     def is_over(self) -> bool:
         """
@@ -211,6 +221,8 @@ class Keeper:
                 Event.CLUSTER_UNREACHABLE, f"{problem}; {self._consequence()}", CLUSTER=self._name
             )
         before = self._tenure
+        if rule.REQUESTS[before.phase] is not Request.READ:
+            self._renewals[answer.outcome] += 1
         after = rule.after(before, answer, identity=self._identity, terms=self.terms)
         late = after.unsure_s is None and before.unsure_s == after.sent_s != before.sent_s
         if after.phase is Phase.ACQUIRING or late:

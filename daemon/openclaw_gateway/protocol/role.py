@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -29,3 +30,12 @@ class Role(NamedTuple):
     """When that tenure began, milliseconds since 1970 by its own host's wall clock; ``None`` if unknown."""
     reason: str
     """One line for people, such as ``gw-a is active (token 42)``."""
+
+
+class Lease(NamedTuple):
+    """How a host keeps its cluster's record, at one moment; for who watches over it."""
+
+    expires_in_s: float | None
+    """Seconds until another host may take it, unless it is renewed; ``None`` for one that stands by."""
+    renewals: Mapping[str, int]
+    """Requests to acquire or renew it since the start, by how they ended."""

@@ -15,7 +15,7 @@ from openclaw_gateway import __version__
 from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.client.answer import LIVE
 from openclaw_gateway.errors import ListenerLostError
-from openclaw_gateway.protocol.role import Role
+from openclaw_gateway.protocol.role import Lease, Role
 from openclaw_gateway.protocol.scopes import READ, satisfies
 from openclaw_gateway.server import access, page, standing
 from openclaw_gateway.server.acceptor import Acceptor
@@ -67,6 +67,7 @@ class Server:
 
     Attributes:
         clients: The open WebSockets.
+        lease: Returns how the cluster's record is kept, for who watches over it.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Server:
         )
         self.clients = Clients(shared, settings, facts=self._facts)
         self._role: Role | None = None
+        self.lease: Callable[[], Lease | None] = lambda: None
         self._settings = settings
         add_builtin(
             self._registry,
@@ -323,6 +325,7 @@ class Server:
                 self._lock_paths,
             ),
             role=self._role,
+            lease=self.lease(),
         )
 
     def _limits(self) -> dict[str, Limit]:

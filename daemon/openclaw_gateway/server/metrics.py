@@ -187,14 +187,26 @@ def _of_process(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _of_cluster(snapshot: Snapshot) -> Iterator[Metric]:
-    role = snapshot.role
-    if role is None or role.token is None:
-        return
-    yield _gauge(
-        "cluster_fencing_token",
-        "Token of the tenure that this gateway knows of, its own or another's; each is higher than all before.",
-        role.token,
-    )
+    role, lease = snapshot.role, snapshot.lease
+    if lease is not None and lease.expires_in_s is not None:
+        yield _gauge(
+            "cluster_lease_expiry_seconds",
+            "Seconds until another host may take the record, unless it is renewed.",
+            lease.expires_in_s,
+        )
+    if lease is not None:
+        yield _counters(
+            "cluster_renewals",
+            "Requests to acquire or renew the record since the start, by how they ended.",
+            "outcome",
+            lease.renewals,
+        )
+    if role is not None and role.token is not None:
+        yield _gauge(
+            "cluster_fencing_token",
+            "Token of the tenure that it knows of, its own or another's; each is higher than all before.",
+            role.token,
+        )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from openclaw_gateway.claim.record import Phase
-from openclaw_gateway.protocol.role import Role
+from openclaw_gateway.protocol.role import Lease, Role
 from openclaw_gateway.server.tally import Durations
 
 STATE_DIRECTORY = "state-directory"
@@ -80,6 +80,7 @@ class Snapshot(NamedTuple):
         limits: By the name that they have in the configuration.
         claim: What we hold.
         role: Our part in a cluster; ``None`` without one.
+        lease: How its record is kept; likewise.
     """
 
     version: str
@@ -111,6 +112,7 @@ class Snapshot(NamedTuple):
     limits: Mapping[str, Limit]
     claim: Holding
     role: Role | None = None
+    lease: Lease | None = None
 
     @property
     def ready(self) -> bool:
@@ -218,7 +220,19 @@ def status(snapshot: Snapshot) -> dict[str, object]:
             "lockPaths": list(snapshot.claim.lock_paths),
             "restored": snapshot.locks_restored,
         },
-        "cluster": None if snapshot.role is None else role_details(snapshot.role),
+        "cluster": None
+        if snapshot.role is None
+        else role_details(snapshot.role) | _lease_details(snapshot.lease),
+    }
+
+
+def _lease_details(lease: Lease | None) -> dict[str, object]:
+    if lease is None:
+        return {}
+    left_s = lease.expires_in_s
+    return {
+        "leaseExpiresInMs": None if left_s is None else round(left_s * 1000),
+        "renewals": dict(lease.renewals),
     }
 
 
