@@ -65,6 +65,7 @@ class Container:
         kind: str = "test",
         above: Sequence[Path] = (),
         upper: Path | None = None,
+        shown: Mapping[str, Path] | None = None,
     ) -> None:
         """
         Describe a system; entering the ``with`` statement boots it.
@@ -74,9 +75,11 @@ class Container:
             kind: Of root, see ``roots``.
             above: What earlier containers kept in their ``upper``, topmost first.
             upper: A directory that keeps what this one changes; it must be powered off in order.
+            shown: Directories of this host that it sees and cannot write to, by the path that they have there.
         """
         self.release = release
         self.state = "off"
+        self._shown = shown or {}
         self._kind, self._above, self._upper = kind, above, upper
         self._resources = ExitStack()
 
@@ -89,7 +92,11 @@ class Container:
                 self._sandbox = stack.enter_context(
                     Sandbox(
                         (*self._above, *root.lowers),
-                        ["--boot", "--private-network", "--resolv-conf=off", "--notify-ready=yes"],
+                        [
+                            *("--boot", "--private-network", "--resolv-conf=off"),
+                            "--notify-ready=yes",
+                            *(f"--bind-ro={host}:{path}" for path, host in self._shown.items()),
+                        ],
                         upper=self._upper,
                         environ={"NOTIFY_SOCKET": "@" + ready.getsockname()[1:].decode()},
                         keep_fds=root.locks,

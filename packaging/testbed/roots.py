@@ -38,7 +38,8 @@ _SYSTEM = ("systemd-sysv", "dbus", "libpam-systemd", "ca-certificates")
 _BUILDERS = ("build-essential", "fakeroot", "lintian", "man-db", "python3-pip")
 _TESTERS = (
     "dbus-user-session",  # without a bus of its own a user manager can't be reached by -M user@
-    *("autopkgtest", "dpkg-dev", "curl", "iproute2", "man-db", "strace"),
+    *("autopkgtest", "dpkg-dev", "curl", "iproute2", "man-db", "strace", "sudo"),
+    "libatomic1",  # for the Node that tests bring along
 )
 
 _WATCHERS = ("prometheus", "prometheus-node-exporter")

@@ -6,8 +6,9 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from openclaw_gateway.supervisor.events import Event
@@ -172,11 +173,17 @@ class Unit:
 
 
 @contextmanager
-def booted_with_package(release: str) -> Iterator[Machine]:
+def booted_with_package(
+    release: str, *, shown: Mapping[str, Path] | None = None
+) -> Iterator[Machine]:
     """
     Boot a system that had the package installed before.
 
     The first caller installs it and keeps what that changed beside the package, for all others.
+
+    Args:
+        release: ``bookworm`` or ``trixie``.
+        shown: Directories of this host that it sees and cannot write to, by the path that they have there.
     """
     built = package.build(release)
     kept = built.directory / "installed"
@@ -191,5 +198,5 @@ def booted_with_package(release: str) -> Iterator[Machine]:
                 machine.install(built.deb)
                 machine.poweroff()
             whole.touch()
-    with Machine(release, above=[kept]) as machine:
+    with Machine(release, above=[kept], shown=shown) as machine:
         yield machine
