@@ -29,14 +29,14 @@ STARTING = b'{"ok":false,"status":"starting"}'
 class Program:
     """What it serves, and how it does it just now."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, *, host: str = "127.0.0.1") -> None:
+        self.host, self.port = host, port
         self.started = True
         self.mute = False
         self.listener: socket.socket | None = None
 
     def listen(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self.listener = socket.create_server((self.host, self.port), backlog=64)
         threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
 
     def unlisten(self) -> None:

@@ -198,18 +198,52 @@ def test_listener_that_vanishes_while_the_child_lives_is_degraded(
     assert "does not listen on port" in notify.wait_for("STATUS=degraded")
 
 
-def test_listener_of_somebody_else_is_no_sign_of_life(guard: Guard, notify: NotifySocket) -> None:
+def test_listener_of_somebody_else_is_no_sign_of_life(
+    guard: Guard, port: int, notify: NotifySocket
+) -> None:
     guarded = guard("deaf", NOTIFY_SOCKET=notify.path)
     assert guarded.child_pid
     usurper = program.Program(guarded.port)
     usurper.listen()
     try:
         assert probe("127.0.0.1", guarded.port) is Health.HEALTHY
-        for _ in range(2):
-            assert "does not listen on port" in notify.wait_for("STATUS=starting")
+        while f", which pid {os.getpid()} (" not in notify.wait_for("STATUS=starting"):
+            pass
         assert not any("READY=1" in message for message in notify.drain())
     finally:
         usurper.unlisten()
+    guarded.guard.wait_for(f"another program listens on our port number, on ws://127.0.0.1:{port}")
+
+
+def test_neighbour_on_another_address_is_told_of_once_and_shown_while_it_is_there(
+    guard: Guard, notify: NotifySocket
+) -> None:
+    guarded = guard(NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="600000").ready()
+    neighbour = program.Program(guarded.port, host="127.0.0.2")
+    neighbour.listen()
+    beside = f"another program on ws://127.0.0.2:{guarded.port}"
+    try:
+        while beside not in notify.wait_for("STATUS=ready"):
+            pass
+        for _ in range(2):  # two more looks, of which nothing new comes
+            notify.wait_for("WATCHDOG=1")
+    finally:
+        neighbour.unlisten()
+    while beside in notify.wait_for("STATUS=ready"):
+        pass
+    assert guarded.guard.stop() == 0
+    (told,) = [line for line in guarded.guard.log if "another program" in line]
+    assert f"on ws://127.0.0.2:{guarded.port}: pid {os.getpid()} (" in told
+
+
+@pytest.mark.parametrize("program", ["no-such-program", "env no-such-program"])
+def test_what_can_not_be_executed_is_a_configuration_that_no_restart_mends(
+    start: Start, program: str
+) -> None:
+    daemon = start("guard", "--", *program.split())
+    assert daemon.finish() == 78
+    assert "can" in daemon.log[-2] and "be executed" in daemon.log[-2]
+    assert "PATH" in daemon.log[-1]
 
 
 def test_launcher_in_between_is_seen_through(guard: Guard) -> None:

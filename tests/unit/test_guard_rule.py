@@ -72,6 +72,10 @@ def ended(phase: Phase, exit: Exit, **changes: object) -> Ending | None:
         (Phase.STARTING, Exit(code=78), 78),
         (Phase.READY, Exit(code=78), 78),
         (Phase.STOPPING, Exit(code=78), 78),
+        (Phase.STARTING, Exit(code=126), 78),
+        (Phase.STARTING, Exit(code=127), 78),
+        (Phase.READY, Exit(code=127), 127),
+        (Phase.STOPPING, Exit(code=127), 127),
     ],
 )
 def test_the_exit_is_mirrored(phase: Phase, exit: Exit, code: int) -> None:
@@ -110,10 +114,11 @@ def test_a_child_that_was_given_up_fails_however_it_ends() -> None:
         assert ending.exit_code == ExitCode.FAILURE
 
 
-def test_only_78_ends_with_78() -> None:
+def test_only_78_and_what_can_not_be_executed_end_with_78() -> None:
     exits = [Exit(code=code) for code in range(256)] + [Exit(signal=n) for n in range(1, 65)]
     for phase, exit, gave_up in product(Phase, exits, (False, True)):
         ending = ended(phase, exit, gave_up=gave_up)
         assert ending is not None
         assert 0 <= ending.exit_code < 256
-        assert (ending.exit_code == ExitCode.CONFIG) == (exit.code == 78 and not gave_up)
+        parks = exit.code == 78 or (exit.code in (126, 127) and phase is Phase.STARTING)
+        assert (ending.exit_code == ExitCode.CONFIG) == (parks and not gave_up)

@@ -16,9 +16,10 @@ from openclaw_gateway.claim.record import Phase as RecordPhase
 from openclaw_gateway.errors import ChildEndedError, ExitCode
 from openclaw_gateway.guard import turn
 from openclaw_gateway.guard.child import Child, environment
+from openclaw_gateway.guard.inspection import Expectation
 from openclaw_gateway.guard.question import Route
 from openclaw_gateway.guard.rule import Ending, Phase, after_exit
-from openclaw_gateway.guard.watch import Ended, Expectation, Watch
+from openclaw_gateway.guard.watch import Ended, Watch
 from openclaw_gateway.host import process
 from openclaw_gateway.host.address import url
 from openclaw_gateway.host.ports import listening
@@ -186,15 +187,19 @@ def _conclude(
         ending = Ending(ExitCode.TEMPORARY, gone)
     stopped = ended.phase is Phase.STOPPING and ending.exit_code == ExitCode.OK
     if not stopped:
-        raise ChildEndedError(ending.exit_code, ending.reason, hint=_hint(ended, settings.port))
+        raise ChildEndedError(
+            ending.exit_code, ending.reason, hint=_hint(ended, ending, settings.port)
+        )
 
 
-def _hint(ended: Ended, port: int) -> str:
+def _hint(ended: Ended, ending: Ending, port: int) -> str:
     """
-    Say what a person would look for: who took the port, if somebody else ended the child.
+    Say what a person would look for: a program that is not there, or who took the port of a child that was ended.
 
     A gateway of OpenClaw's that its own service starts ends whoever listens on its port. We can't prevent it.
     """
+    if ending.exit_code == ExitCode.CONFIG and ended.exit.code != ExitCode.CONFIG:
+        return "its own last line says which: put its directory on the unit's PATH"
     if ended.exit.signal is None or ended.phase is Phase.STOPPING:
         return ""
     for found in listening(port):

@@ -16,6 +16,12 @@ from openclaw_gateway.errors import ExitCode
 _SIGNALLED = 128
 """A shell adds this to the number of the signal that ended a program; so do we. POSIX, "Exit Status"."""
 
+_NOT_EXECUTED = (126, 127)
+"""
+What env(1), shells and the dynamic loader exit with if a program or a library can't be executed or isn't there:
+``#!/usr/bin/env node`` without a ``node`` on the ``PATH``. No restart mends it.
+"""
+
 
 class Phase(StrEnum):
     """Where in its life the child is."""
@@ -134,6 +140,9 @@ def after_exit(
             return None
         case Exit(code=ExitCode.CONFIG) if not asked:
             ending = Ending(ExitCode.CONFIG, "exited with 78: it refuses its configuration")
+        case Exit(code=code) if code in _NOT_EXECUTED and phase is Phase.STARTING:
+            reason = f"exited with {code}: it, or a program that it starts, can't be executed"
+            ending = Ending(ExitCode.CONFIG, reason)
         case _:
             ending = Ending(exit.code or ExitCode.FAILURE, str(exit))
     return ending

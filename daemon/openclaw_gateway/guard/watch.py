@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from openclaw_gateway.client.answer import Health
-from openclaw_gateway.guard.child import Child, socket_inodes
-from openclaw_gateway.guard.question import Question, Route
+from openclaw_gateway.guard.child import Child
+from openclaw_gateway.guard.inspection import Expectation, Inspector, Neighbours
 from openclaw_gateway.guard.rule import Action, Exit, Look, Phase, after_look
 from openclaw_gateway.host import signals
-from openclaw_gateway.host.address import reachable, url
-from openclaw_gateway.host.ports import Listening, listening
-from openclaw_gateway.supervisor.events import Event
+from openclaw_gateway.host.address import url
+from openclaw_gateway.supervisor.events import DEGRADED_STATUS, Event
 from openclaw_gateway.supervisor.journal import Journal
 from openclaw_gateway.supervisor.notify import Supervisor
 
@@ -39,17 +38,6 @@ _READY_ANSWER_S = 10.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """Each stops the child, by its own stop signal. OpenClaw's gateway would open a debugger on SIGUSR1."""
 _SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
-
-
-class Expectation(NamedTuple):
-    """What a child must show to be called ready, and how it is asked to stop."""
-
-    port: int
-    health: Route
-    startup: Route | None
-    """``None`` if the health route says it all."""
-    ready_timeout_s: float
-    stop_signal: int
 
 
 class Turn(Protocol):
@@ -133,10 +121,8 @@ class Watch:
         self._began_s = time.monotonic()
         self._look_due_s = self._began_s
         self._extend_due_s = self._began_s
-        self._questions: list[Route] = []
-        self._question: Question | None = None
-        self._listener: Listening | None = None
-        self._tls = False
+        self._neighbours = Neighbours(journal)
+        self._inspector = Inspector(child, expectation, self._neighbours)
         self._found = Look(listens=False)
 
     @property
@@ -152,11 +138,11 @@ class Watch:
                         self._take_signals(woken)
                     elif fd == self._hold.fileno():
                         self._answer()
-                    elif self._question is not None and fd == self._question.fileno():
-                        self._question.advance()
+                    elif (question := self._inspector.question) and fd == question.fileno():
+                        question.advance()
                 exit = self._child.reap()
                 if exit is not None:
-                    self._drop_question()
+                    self._inspector.drop()
                     return Ended(self._phase, exit, self._gave_up)
                 self._go_on()
 
@@ -166,9 +152,9 @@ class Watch:
         for fd in (woken, self._child.pidfd, self._hold.fileno()):
             poll.register(fd, select.POLLIN)
         due_s = self._look_due_s
-        if self._question is not None:
-            poll.register(self._question.fileno(), self._question.events)
-            due_s = self._question.deadline_s
+        if question := self._inspector.question:
+            poll.register(question.fileno(), question.events)
+            due_s = question.deadline_s
         if self._phase is Phase.STARTING:
             due_s = min(due_s, self._extend_due_s)
         if self._phase is Phase.STOPPING:
@@ -201,7 +187,7 @@ class Watch:
         if self._phase is Phase.STOPPING:
             return
         self._enter(Phase.STOPPING)
-        self._drop_question()
+        self._inspector.drop()
         self._journal.write(Event.STOPPING, f"{why}: {self._name}")
         self._supervisor.stopping(f"stopping {self._name}")
         self._child.signal(self._expectation.stop_signal)
@@ -220,11 +206,16 @@ class Watch:
             self._supervisor.status(
                 f"starting for {now_s - self._began_s:.0f} s: {self._finding()}"
             )
-        if self._question is not None:
-            if self._question.is_over(now_s):
-                self._on_answer(self._question, now_s)
+        if self._inspector.question is not None:
+            look = self._inspector.go_on(now_s)
         elif self._phase is not Phase.STOPPING and now_s >= self._look_due_s:
-            self._begin_look(now_s)
+            starting = self._phase is Phase.STARTING
+            patience_s = _STARTING_ANSWER_S if starting else min(_READY_ANSWER_S, self._pause_s)
+            look = self._inspector.begin(now_s, starting=starting, patience_s=patience_s)
+        else:
+            look = None
+        if look is not None:
+            self._conclude(look, now_s)
 
     def _keep_turn(self) -> None:
         """
@@ -241,51 +232,6 @@ class Watch:
             self._stop(str(lost))
         if self._keeper.hurry_in_s <= 0:
             self._child.signal(signal.SIGKILL)
-
-    def _begin_look(self, now_s: float) -> None:
-        """Look for the child's listener in the kernel's tables, and if there is one ask it."""
-        expectation = self._expectation
-        own = socket_inodes(self._child.family())
-        listeners = [found for found in listening() if found.inode in own]
-        here = [found for found in listeners if found.port == expectation.port]
-        if not here:
-            others = tuple(sorted({found.port for found in listeners}))
-            self._conclude(Look(listens=False, other_ports=others), now_s)
-            return
-        self._listener = here[0]
-        self._found = Look(listens=True, started=expectation.startup is None)
-        self._questions = [expectation.health]
-        if self._phase is Phase.STARTING and expectation.startup is not None:
-            self._questions.append(expectation.startup)
-        self._ask(now_s)
-
-    def _ask(self, now_s: float) -> None:
-        assert self._listener is not None
-        starting = self._phase is Phase.STARTING
-        patience_s = _STARTING_ANSWER_S if starting else min(_READY_ANSWER_S, self._pause_s)
-        self._question = Question(
-            reachable(self._listener.host),
-            self._expectation.port,
-            self._questions[0],
-            deadline_s=now_s + patience_s,
-            tls=self._tls,
-        )
-
-    def _on_answer(self, question: Question, now_s: float) -> None:
-        self._drop_question()
-        if question.wants_tls:
-            self._tls = True
-            self._ask(now_s)
-            return
-        route = self._questions.pop(0)
-        if route is self._expectation.health:
-            self._found = self._found._replace(health=question.health)
-        else:
-            self._found = self._found._replace(started=question.health is Health.HEALTHY)
-        if self._questions and question.health is Health.HEALTHY:
-            self._ask(now_s)
-        else:
-            self._conclude(self._found, now_s)
 
     def _conclude(self, look: Look, now_s: float) -> None:
         """Do what a look asks for."""
@@ -318,14 +264,14 @@ class Watch:
         self._look_due_s = now_s + pause_s
 
     def _tell_degraded(self) -> None:
-        trouble = f"degraded: {self._finding()}"
+        trouble = f"{DEGRADED_STATUS}{self._finding()}"
         self._supervisor.status(trouble)
         if not self._degraded:
             self._degraded = True
             self._journal.write(Event.DEGRADED, trouble, CHILD_PID=self._child.pid)
 
     def _ready(self) -> str:
-        return f"ready on {self._address}, guarding {self._name}"
+        return f"ready on {self._address}, guarding {self._name}{self._neighbours.status()}"
 
     def _finding(self) -> str:
         """Say what the last look found."""
@@ -334,12 +280,9 @@ class Watch:
             elsewhere = ", ".join(map(str, look.other_ports))
             return f"{self._name} listens on port {elsewhere}, and not on {port}"
         if not look.listens:
-            return f"{self._name} does not listen on port {port}"
+            holders = self._neighbours.holders()
+            taken = f", which {holders} has" if holders else ""
+            return f"{self._name} does not listen on port {port}{taken}"
         if look.health is Health.HEALTHY:
             return f"{self._name} answers, and is still starting"
         return f"{self._name} listens on port {port}, and there is {look.health or 'no answer yet'}"
-
-    def _drop_question(self) -> None:
-        if self._question is not None:
-            self._question.close()
-            self._question = None
