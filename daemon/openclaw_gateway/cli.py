@@ -191,7 +191,12 @@ def _selection(arguments: argparse.Namespace) -> Selection:
     """Return which gateway is meant. Raises ``ConfigurationError`` if the profile's name is none."""
     from openclaw_gateway.admin.look.selection import Scope, select
 
-    return select(os.environ, scope=Scope(arguments.scope), flags=_flags(arguments))
+    return select(
+        os.environ,
+        scope=Scope(arguments.scope),
+        flags=_flags(arguments),
+        guard=getattr(arguments, "guard", None),
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -410,11 +415,18 @@ def _configure_install(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the files, write none")
 
 
-def _configure_scope(parser: argparse.ArgumentParser) -> None:
+def _configure_scope(parser: argparse.ArgumentParser, *, guards: bool = False) -> None:
     group = parser.add_mutually_exclusive_group()
     for scope, text in (("system", "the system's unit"), ("user", "your own user unit")):
         group.add_argument(
             f"--{scope}", dest="scope", action="store_const", const=scope, help=f"ask about {text}"
+        )
+    if guards:
+        group.add_argument(
+            "--guard",
+            metavar="ACCOUNT",
+            type=_account,
+            help="ask about the system's guard of this account's gateway",
         )
     parser.set_defaults(scope="any")
 
@@ -432,7 +444,7 @@ def _configure_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_status(parser: argparse.ArgumentParser) -> None:
-    _configure_scope(parser)
+    _configure_scope(parser, guards=True)
     _configure_json(parser)
     parser.add_argument(
         "--wait", metavar="SECONDS", type=_seconds, default=0.0, help="wait until it is healthy"
@@ -458,7 +470,7 @@ def _configure_probe(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_doctor(parser: argparse.ArgumentParser) -> None:
-    _configure_scope(parser)
+    _configure_scope(parser, guards=True)
     _configure_json(parser)
     parser.add_argument(
         "--fix", action="store_true", help="remove lock files that are proven to be left over"
@@ -466,7 +478,7 @@ def _configure_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_logs(parser: argparse.ArgumentParser) -> None:
-    _configure_scope(parser)
+    _configure_scope(parser, guards=True)
     _configure_json(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
     parser.add_argument("--since", metavar="WHEN", help='from then on: "10min", "09:12", "today"')
@@ -545,6 +557,12 @@ def _path(text: str) -> str:
     if text == "none" or (text.startswith("/") and text.isascii() and text.isprintable()):
         return text
     raise argparse.ArgumentTypeError(f"must begin with a slash, not {text[:80]!r}")
+
+
+def _account(text: str) -> str:
+    if text and text[0] != "-" and all(sign.isalnum() or sign in "._-" for sign in text):
+        return text
+    raise argparse.ArgumentTypeError(f"must be the name of an account, not {text[:80]!r}")
 
 
 def _signal(text: str) -> signal.Signals:

@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from node_like import NodeLike
 from openclaw_gateway.claim.baseport import holder
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.client.health import probe
+from openclaw_gateway.host.ports import listening
 
 
 class Guarded:
@@ -356,10 +359,7 @@ def test_whoever_asks_for_the_ports_holder_is_told_of_the_child(guard: Guard) ->
     assert found.record.phase == "ready"
 
 
-def test_status_tells_whose_child_serves_and_calls_it_no_stranger(
-    guard: Guard, state_dir: Path
-) -> None:
-    guarded = guard().ready()
+def status(guarded: Guarded, state_dir: Path) -> dict[str, Any]:
     words = ["status", "--json", f"--port={guarded.port}"]
     done = subprocess.run(
         [sys.executable, "-m", "openclaw_gateway", *words],
@@ -369,11 +369,58 @@ def test_status_tells_whose_child_serves_and_calls_it_no_stranger(
         timeout=CAP_S,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
+    assert not done.stderr, done.stderr
     found = json.loads(done.stdout)
     assert found["owner"]["pid"] == guarded.guard.pid
+    assert isinstance(found, dict)
+    return found
+
+
+def test_status_tells_whose_child_serves_and_calls_it_no_stranger(
+    guard: Guard, state_dir: Path
+) -> None:
+    guarded = guard().ready()
+    found = status(guarded, state_dir)
+    assert found["exit_code"] == 0
     assert found["guarded"]["pid"] == guarded.child_pid
     assert found["disagreements"] == []
+
+
+def test_status_sees_through_a_launcher(guard: Guard, state_dir: Path) -> None:
+    guarded = guard("launch").ready()
+    found = status(guarded, state_dir)
+    (listener,) = found["listeners"]
+    assert found["guarded"]["pid"] == listener["pid"] != guarded.child_pid
+    assert (found["state"], found["disagreements"]) == ("unmanaged", [])
+    guarded.tell("exit 0")  # a killed guard would leave it behind
+    assert guarded.guard.finish() == 0
+
+
+def test_status_says_how_far_a_child_is(guard: Guard, state_dir: Path) -> None:
+    guarded = guard("deaf")
+    assert guarded.child_pid
+    found = status(guarded, state_dir)
+    assert (found["state"], found["exit_code"]) == ("starting", 2)
+    assert found["guarded"]["pid"] == guarded.child_pid
+
+
+def test_status_names_a_gateway_that_took_the_port_from_under_a_child(
+    guard: Guard, state_dir: Path
+) -> None:
+    guarded = guard().ready()
+    guarded.tell("unlisten")
+    while listening(guarded.port):
+        time.sleep(0.01)  # it has been told, and there is no event for it
+    usurper = program.Program(guarded.port)
+    usurper.listen()
+    try:
+        found = status(guarded, state_dir)
+    finally:
+        usurper.unlisten()
+    assert found["health"]["health"] == "healthy"
+    assert (found["state"], found["exit_code"]) == ("not-serving", 1)
+    assert f"pid {os.getpid()} (" in found["reason"]
+    assert f"in the place of the guarded pid {guarded.child_pid} (" in found["reason"]
 
 
 def test_any_program_with_a_health_route_can_be_guarded(

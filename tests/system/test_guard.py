@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from guarded import GUARD, PAGE, USER, Account, Guarded
@@ -218,6 +220,96 @@ def test_program_that_never_gets_ready_is_given_up(guarded: Guarded, program: Pr
     assert "Start request repeated too quickly" in guarded.unit.says()
     assert f"does not listen on port {PORT}" in guarded.unit.says()
     assert guarded.show("ExecMainStatus") == "1"
+
+
+def _status(machine: Machine, *words: str) -> dict[str, Any]:
+    done = machine.run(["openclaw-gateway", "status", "--json", *words], check=False)
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("words", [(), ("--guard=ada",), (f"--port={PORT}",)], ids=str)
+def test_status_knows_the_guard_and_its_program(
+    guarded: Guarded, machine: Machine, words: tuple[str, ...]
+) -> None:
+    found = _status(machine, *words)
+    assert (found["state"], found["reason"]) == ("running", "healthy")
+    assert found["unit_name"] == found["unit"]["name"] == GUARD
+    assert found["owner"]["pid"] == guarded.pid
+    assert (found["guarded"]["pid"], found["guarded"]["user"]) == (guarded.child_pid, USER)
+    assert found["disagreements"] == []
+
+
+def test_list_of_all_has_the_guard(guarded: Guarded, machine: Machine) -> None:
+    done = machine.run(["openclaw-gateway", "status", "--all"])
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith(f"guard@{USER}")]
+    assert f"{PORT}  running" in row
+    assert row.endswith(f"/home/{USER}/.openclaw")
+
+
+def test_status_says_how_far_a_start_is(
+    guarded: Guarded, machine: Machine, program: Program
+) -> None:
+    guarded.unit.stop()
+    program.begins_with("deaf")
+    machine.systemctl("start", "--no-block", GUARD)
+    guarded.wait_for("StatusText", "does not listen on port")
+    found = _status(machine)
+    assert found["state"] == "starting"
+    assert "does not listen on port" in found["reason"]
+    machine.systemctl("stop", GUARD)
+
+
+def test_exits_of_the_program_are_told_with_their_cause(
+    guarded: Guarded, machine: Machine, program: Program
+) -> None:
+    pid = guarded.pid
+    program.tell("exit 3")
+    guarded.wait_for_another(pid)
+    cause = "the guarded program exited with 3"
+    last = _status(machine)["last_exit"]
+    assert (last["status"], last["cause"]) == ("3", cause)
+    done = machine.run(["openclaw-gateway", "doctor", "--json", "--guard=ada"], check=False)
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert any(cause in found["evidence"] for found in checks["last-exits"]["findings"])
+    wrong = [
+        found
+        for check in checks.values()
+        for found in check["findings"]
+        if found["severity"] in ("warning", "error")
+    ]
+    assert wrong == []
+    assert cause in machine.run(["openclaw-gateway", "logs", "--guard=ada"]).stdout
+    assert cause in machine.run(["openclaw-gateway", "logs"]).stdout
+
+
+def test_raw_gateway_that_took_the_port_is_named_before_and_after_it_parks_the_guard(
+    guarded: Guarded, machine: Machine, program: Program
+) -> None:
+    guarded.unit.drop_in("")
+    guarded.unit.restart()
+    program.tell("unlisten")
+    machine.until(f"! ss -Hltn sport = :{PORT} | grep -q .")
+    raw = ["python3", "/opt/program.py", str(PORT), "/run/raw.fifo"]
+    machine.run(["mkfifo", "/run/raw.fifo"])
+    machine.run(["systemd-run", "--unit=raw", *raw])
+    machine.until(f"curl -sf http://127.0.0.1:{PORT}/healthz")
+    raw_pid = machine.unit("raw.service").pid
+    try:
+        found = _status(machine)
+        assert found["state"] == "not-serving"
+        assert f"pid {raw_pid} (" in found["reason"]
+        assert found["next"][0]["command"] == "systemctl stop raw.service"
+        assert guarded.unit.restart(check=False) != 0
+        found = _status(machine)
+        assert found["state"] == "parked"
+        assert f"pid {raw_pid} (" in found["reason"]
+    finally:
+        machine.systemctl("stop", "raw.service")
+    assert found["next"][0]["command"] == "systemctl stop raw.service"
+    guarded.unit.restart()
+    guarded.check_alone()
 
 
 def test_programs_that_are_elsewhere_are_found_by_the_manuals_drop_in(

@@ -41,6 +41,12 @@ AT_USER = process(640, user="alice", manager=ALICE, age_s=9.0)
 BY_HAND = process(640, user="alice", unit="session-3.scope")
 HELD_BY_640 = LockFact(640, 1000, "/var/lib/openclaw-gateway/default", None, None, None, None)
 PARKED = failed_unit(78, status_text=DUPLICATE, status_errno=EADDRINUSE)
+GUARDING: dict[str, Any] = {
+    "guarded": process(700, command="openclaw", user="ada"),
+    "listeners": (ListenerFact("127.0.0.1", PORT, 1000, 700, 0, 512),),
+}
+"""The owner is a guard, and its program listens."""
+
 DISPLACED: dict[str, Any] = {
     "owner": BY_HAND,
     "lock": HELD_BY_640._replace(record=record(pid=640, unit=None, version="0.0.9")),
@@ -325,6 +331,25 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         State.FOREIGN_PORT,
         "a process of uid 0 listens on ws://[::]:18789 and answers nothing",
         ["sudo openclaw-gateway status"],
+    ),
+    "guarded program, healthy": (running(**GUARDING), State.RUNNING, "healthy", []),
+    "guarded program that hangs": (
+        running(**GUARDING, health=answer(Health.MUTE)),
+        State.NOT_SERVING,
+        "pid 700 lives, but no answer within 2 s from ws://127.0.0.1:18789",
+        ["systemctl restart openclaw-gateway.service"],
+    ),
+    "guarded program that is stopped": (
+        running(**GUARDING | {"guarded": process(700, is_stopped=True)}, health=answer(Health.MUTE)),
+        State.NOT_SERVING,
+        "pid 700 is stopped",
+        ["kill -CONT 700"],
+    ),
+    "guarded program whose port another gateway took": (
+        running(**GUARDING | {"listeners": stranger().listeners, "strangers": stranger().strangers}),
+        State.NOT_SERVING,
+        "pid 4242 (python3, user bob, unit session-1.scope) has port 18789, in the place of the guarded pid 700",
+        ["kill 4242", "systemctl restart openclaw-gateway.service"],
     ),
     "another gateway has its port": (
         nobody(**DISPLACED),

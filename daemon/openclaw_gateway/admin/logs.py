@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from openclaw_gateway.admin.look import units
 from openclaw_gateway.admin.look.history import hex_id, is_kept, is_readable
 from openclaw_gateway.admin.look.selection import Selection
-from openclaw_gateway.admin.look.subject import choose_manager, held
+from openclaw_gateway.admin.look.subject import choose_manager, held, resolve
 from openclaw_gateway.admin.look.units import Manager
 from openclaw_gateway.admin.report import SCHEMA
 from openclaw_gateway.errors import ConfigurationError, NothingToShowError
@@ -62,8 +62,7 @@ def open_log(wanted: Wanted) -> Log:
         NothingToShowError: There is no journal, none that we may read, or nothing in it; a follower
             waits for the latter instead.
     """
-    manager = choose_manager(wanted.selection, held())
-    name = units.unit_name(wanted.selection.where.profile)
+    name, manager = _unit_of(wanted.selection)
     what = f"the log of {name} ({manager})"
     if not is_kept():
         raise NothingToShowError(
@@ -83,6 +82,15 @@ def open_log(wanted: Wanted) -> Log:
         since = f" since {wanted.since:%Y-%m-%d %H:%M:%S}" if wanted.since else ""
         raise NothingToShowError(what, f"nothing in the journal{since}")
     return log
+
+
+def _unit_of(selection: Selection) -> tuple[str, Manager]:
+    """Return whose log is meant: that of the unit that was named, or else what ``status`` would show."""
+    if selection.guard or selection.where.profile:
+        manager = choose_manager(selection, held())
+        return units.unit_name(selection.where.profile, guard=selection.guard), manager
+    subject = resolve(selection, held())
+    return subject.unit_name, subject.manager
 
 
 def _is_empty(log: Log, wanted: Wanted) -> bool:

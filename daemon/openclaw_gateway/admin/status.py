@@ -15,7 +15,7 @@ from openclaw_gateway.admin.look.facts import Facts, ProcessDetails
 from openclaw_gateway.admin.look.gather import gather
 from openclaw_gateway.admin.look.rivals import Home, Trace, enabled_rivals, homes, traces
 from openclaw_gateway.admin.look.selection import Scope, Selection, select
-from openclaw_gateway.admin.look.subject import held, names_of, resolve, stands_by
+from openclaw_gateway.admin.look.subject import Subject, held, names_of, resolve, stands_by
 from openclaw_gateway.admin.render import Paint, screen, table
 from openclaw_gateway.admin.report import Report, document, to_json
 from openclaw_gateway.claim.baseport import Holder
@@ -115,12 +115,16 @@ def _see_all(
     covered = {
         status.facts.subject.place.port for status in found if status.facts.displaced_by is None
     }
+    guards = {unit.name: unit for unit in shown.units if units.guarded_account(unit.name)}
     for port in sorted(set(holders) - covered):
         # One that has ended since we looked is no gateway to list.
         anyone = select(environ, scope=Scope.SYSTEM, flags={"--port": str(port)})
-        status = _one(anyone, holders, units.Reply((), shown.problem))
+        status = _one(anyone, holders, units.Reply(tuple(guards.values()), shown.problem))
         if status.verdict.state is not State.STOPPED:
             found.append(status)
+    for name in guards.keys() - {status.facts.subject.unit_name for status in found}:
+        account = select(environ, guard=units.guarded_account(name))
+        found.append(_one(account, holders, units.Reply((guards[name],), shown.problem)))
     return found
 
 
@@ -193,7 +197,10 @@ def is_wanted(status: Status) -> bool:
     The default one is always there to be started; but where it is not meant to run and another
     gateway has its port, it is that one that people know as theirs.
     """
-    idle = not _should_run(status) and status.facts.subject.profile is None
+    subject, should_run = status.facts.subject, _should_run(status)
+    if subject.guarded_account:
+        return should_run
+    idle = not should_run and subject.profile is None
     return not is_left_over(status) and not (idle and status.facts.displaced_by is not None)
 
 
@@ -226,7 +233,7 @@ def overview(statuses: Sequence[Status]) -> Iterator[str]:
         owner = facts.owner or facts.process
         rows.append(
             (
-                facts.subject.profile_name or "-",
+                _title(facts.subject),
                 str(facts.subject.place.port),
                 verdict.state.value,
                 str(owner.pid) if owner else "-",
@@ -247,6 +254,12 @@ def overview(statuses: Sequence[Status]) -> Iterator[str]:
             if each.unit not in shown
         )
     return table(rows)
+
+
+def _title(subject: Subject) -> str:
+    if subject.guarded_account:
+        return f"guard@{subject.guarded_account}"
+    return subject.profile_name or "-"
 
 
 def _run_by(owner: ProcessDetails) -> str:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from errno import ECHILD
 from typing import NoReturn
 
 from openclaw_gateway.errors import ConfigurationError
 from openclaw_gateway.guard.rule import Exit
-from openclaw_gateway.host.process import PROC
+from openclaw_gateway.host.process import PROC, descendants
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -149,40 +149,6 @@ class Child:
     def family(self, *, proc: str = PROC) -> Iterator[int]:
         """Yield the pids of the child and of all that came of it, and is still below us."""
         yield from descendants(os.getpid(), proc=proc)
-
-
-def descendants(pid: int, *, proc: str = PROC) -> Iterator[int]:
-    """
-    Yield every process below ``pid``, as they are now; one that comes or goes meanwhile may be missed.
-
-    See Also:
-        proc_pid_task_children(5): reading all of ``/proc`` instead costs 10 ms.
-    """
-    waiting = [pid]
-    while waiting:
-        current = waiting.pop()
-        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            for task in os.listdir(f"{proc}/{current}/task"):
-                with (
-                    suppress(FileNotFoundError, ProcessLookupError),
-                    open(f"{proc}/{current}/task/{task}/children", encoding="ascii") as children,
-                ):
-                    below = [int(word) for word in children.read().split()]
-                    yield from below
-                    waiting += below
-
-
-def socket_inodes(pids: Iterable[int], *, proc: str = PROC) -> set[int]:
-    """Return the inodes of the sockets that processes have open, as far as we may look into them."""
-    found = set()
-    for pid in pids:
-        with suppress(FileNotFoundError, PermissionError, ProcessLookupError):
-            for number in os.listdir(f"{proc}/{pid}/fd"):
-                with suppress(FileNotFoundError, ProcessLookupError):
-                    target = os.readlink(f"{proc}/{pid}/fd/{number}")
-                    if target.startswith("socket:["):
-                        found.add(int(target[8:-1]))
-    return found
 
 
 def _become(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from openclaw_gateway.client.answer import Health
-from openclaw_gateway.guard.child import Child, socket_inodes
+from openclaw_gateway.guard.child import Child
 from openclaw_gateway.guard.question import Question, Route
 from openclaw_gateway.guard.rule import Look
 from openclaw_gateway.host import process
@@ -71,7 +71,7 @@ class Inspector:
         # First the table, then the child's descriptors: the other way round, a socket that it opens in
         # between would look like somebody else's.
         listeners = listening()
-        own = socket_inodes(self._child.family())
+        own = process.socket_inodes(self._child.family())
         ours = [found for found in listeners if found.inode in own]
         here = [found for found in ours if found.port == port]
         self._neighbours.look(

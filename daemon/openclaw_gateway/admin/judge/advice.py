@@ -67,9 +67,12 @@ def _degraded(facts: Facts) -> Iterator[Step]:
 
 def _not_serving(facts: Facts) -> Iterator[Step]:
     who, unit = facts.owner or facts.process, facts.subject.unit
-    if who and who.is_stopped:
-        yield Step(_kill(facts, who, "-CONT"), "if nobody is debugging it")
+    stopped = [fact for fact in (facts.guarded, who) if fact and fact.is_stopped]
+    if stopped:
+        yield Step(_kill(facts, stopped[0], "-CONT"), "if nobody is debugging it")
     elif unit and who and unit.main_pid == who.pid:
+        for stranger in facts.strangers if facts.guarded else ():
+            yield _end(facts, stranger)
         yield Step(_unit(facts, "restart"))
     else:
         yield Step(ours("doctor", facts))

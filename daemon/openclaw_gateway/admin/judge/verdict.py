@@ -171,7 +171,7 @@ def _stranger_unclear(facts: Facts) -> str | None:
 
 def _is_strangers(facts: Facts) -> bool:
     """Whether everyone who listens on the port is somebody else, as far as we may see."""
-    ours = {fact.pid for fact in (facts.owner, facts.process) if fact}
+    ours = {fact.pid for fact in (facts.owner, facts.process, facts.guarded) if fact}
     seen = {fact.pid for fact in facts.listeners}
     if None in seen:
         # Not ours to see: then it is a stranger's if no gateway is about.
@@ -246,6 +246,18 @@ def _displaced(facts: Facts) -> str | None:
     return f"another gateway has port {facts.subject.place.port}: {facts.port_holder}"
 
 
+def _usurped(facts: Facts) -> str | None:
+    """A guard's program runs, and somebody else listens in its place, as far as we may see."""
+    listeners = {fact.pid for fact in facts.listeners}
+    if facts.guarded is None or not listeners or None in listeners:
+        return None
+    if facts.guarded.pid in listeners:
+        return None
+    port = facts.subject.place.port
+    names = ", ".join(str(fact) for fact in facts.strangers) or "somebody else"
+    return f"{names} has port {port}, in the place of the guarded {facts.guarded}"
+
+
 def _degraded(facts: Facts) -> str | None:
     if facts.health.health is not Health.HEALTHY:
         return None
@@ -301,7 +313,7 @@ _SILENCE = {
 
 
 def _not_serving(facts: Facts) -> str | None:
-    who = facts.owner or facts.process
+    who = facts.guarded or facts.owner or facts.process
     if who is None:
         return None
     if who.is_stopped:
@@ -349,6 +361,7 @@ _RULES: tuple[tuple[State, Callable[[Facts], str | None]], ...] = (
     (State.GAVE_UP, _gave_up),
     (State.STARTING, _starting),
     (State.STOPPED, _displaced),
+    (State.NOT_SERVING, _usurped),
     (State.DEGRADED, _degraded),
     (State.RUNNING, _running),
     (State.UNMANAGED, _unmanaged),

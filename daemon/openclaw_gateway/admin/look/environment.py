@@ -196,9 +196,15 @@ def _home(unit: Unit) -> str:
 
 
 def _flags(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Read the settings out of a unit's command line: ``--port 1`` and ``--port=1``; switches have no value."""
+    """
+    Read the settings out of a unit's command line: ``--port 1`` and ``--port=1``; switches have no value.
+
+    What stands behind ``--`` is another program's: the one that is guarded.
+    """
     words = iter(argv)
     for word in words:
+        if word == "--":
+            return
         name, equals, value = word.partition("=")
         if name in SWITCHES:
             yield name, "yes"

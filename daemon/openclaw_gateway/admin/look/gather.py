@@ -48,7 +48,8 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
     main = look_at(main_pid) if main_pid else None
     owner = main if main_pid == lock.port_pid else _look_at_owner(lock)
     child_pid = lock.record.child_pid if lock.record and not displaced_by else None
-    known = (lock.port_pid, main_pid, child_pid)
+    family = _family(lock, child_pid)
+    known = (lock.port_pid, main_pid, *family)
     listeners = _listeners(port, [pid for pid in known if pid])
     strangers = _strangers(listeners, set(known))
     if owner is not None:
@@ -57,7 +58,7 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
         subject=subject,
         process=main,
         owner=owner,
-        guarded=look_at(child_pid) if child_pid else None,
+        guarded=_guarded(listeners, family),
         lock=lock,
         listeners=listeners,
         strangers=strangers,
@@ -89,6 +90,21 @@ def _state_dir(subject: Subject, holder: Holder | None, displaced_by: str | None
     if runs or displaced_by or record is None or record.state_dir is None:
         return subject.place.state_dir
     return record.state_dir
+
+
+def _family(lock: LockFact, child_pid: int | None) -> tuple[int, ...]:
+    """Return the pids of a guarded program: the guard's child first, then all that came of it."""
+    if child_pid is None or lock.port_pid is None:
+        return ()
+    below = [pid for pid in process.descendants(lock.port_pid) if pid != child_pid]
+    return (child_pid, *below)
+
+
+def _guarded(listeners: tuple[ListenerFact, ...], family: tuple[int, ...]) -> ProcessDetails | None:
+    """Look at the one of a guarded family that listens; a launcher may stand in front of it. Else at the first."""
+    serving = [fact.pid for fact in listeners if fact.pid in family]
+    pid = next((pid for pid in (*serving, *family) if pid), None)
+    return look_at(pid) if pid else None
 
 
 def _main_pid(subject: Subject, lock: LockFact, displaced_by: str | None) -> int | None:

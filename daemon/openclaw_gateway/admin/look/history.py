@@ -23,6 +23,7 @@ _EXIT_EVENTS = (
     Event.STORAGE_UNUSABLE,
     Event.CLAIM_LOST,
     Event.FAILED,
+    Event.CHILD_ENDED,
     Event.STOPPED,
 )
 _MAX_ENTRIES = 400

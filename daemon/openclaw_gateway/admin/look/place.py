@@ -47,11 +47,20 @@ class Place(NamedTuple):
 def place_of(unit: Unit, profile: str | None) -> Place:
     """Return where a unit's gateway is configured to be: by its files and its environment, not by the caller's."""
     startup = environment.of_unit(unit, profile)
-    return configured(startup.public_flags, startup.judged_environ, unread=startup.unread)
+    return configured(
+        startup.public_flags,
+        startup.judged_environ,
+        unread=startup.unread,
+        serves=not unit.is_guard,
+    )
 
 
 def configured(
-    flags: Mapping[str, str | None], environ: Mapping[str, str], *, unread: Sequence[str] = ()
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    unread: Sequence[str] = (),
+    serves: bool = True,
 ) -> Place:
     """
     Examine settings, and where they are wrong say why and go on with those that are not.
@@ -60,14 +69,15 @@ def configured(
         flags: As for ``settings.load``, without those for secrets: their files stay unread.
         environ: As for ``settings.load``.
         unread: What else the gateway is configured by, and we may not read.
+        serves: As for ``settings.examine``: not so for a gateway that is guarded.
 
     Raises:
         ConfigurationError: The profile's name is none.
     """
     where = locate(flags, environ)
     if _has_no_end(where.config_path):
-        return _without_file(flags, environ, where)
-    found = examine(flags, environ)
+        return _without_file(flags, environ, where, serves=serves)
+    found = examine(flags, environ, serves=serves)
     values, mode = found.values, found.values["auth_mode"]
     path = found.location.config_path
     is_readable = _may_read(path) and not (found.problems and unread)
@@ -103,12 +113,12 @@ _NOT_TO_BE_LOOKED_AT = (ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG, EACCES, ESTALE, EN
 
 
 def _without_file(
-    flags: Mapping[str, str | None], environ: Mapping[str, str], where: Location
+    flags: Mapping[str, str | None], environ: Mapping[str, str], where: Location, *, serves: bool
 ) -> Place:
     """Return the place as it is without the settings' file, and that it is none."""
     rest = {flag: text for flag, text in flags.items() if flag != "--config"}
     elsewhere = {**environ, "OPENCLAW_CONFIG_PATH": "", "CONFIGURATION_DIRECTORY": "/nonexistent"}
-    return configured(rest, elsewhere)._replace(
+    return configured(rest, elsewhere, serves=serves)._replace(
         config_path=where.config_path,
         problem=f"{where.config_path}: it is no regular file",
         is_port_known=False,

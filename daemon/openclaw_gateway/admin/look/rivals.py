@@ -49,13 +49,24 @@ def homes() -> list[Home]:
 
 
 def enabled_rivals(subject: Subject) -> tuple[Rival, ...]:
-    """Return the units that are enabled in other managers than the subject's, and the port each will want."""
-    name = subject.unit_name
+    """
+    Return the units that are enabled beside the subject's, and the port each will want.
+
+    They are the units of the same name in other managers, and guards; for a guard, units of our own gateway.
+    """
+    name = unit_name(subject.profile)
     found = []
-    if not subject.manager.is_system and enabled_in(_SYSTEM_UNITS, name):
+    of_another = not subject.manager.is_system or subject.guarded_account
+    if of_another and enabled_in(_SYSTEM_UNITS, name):
         found.append(_rival(subject, SYSTEM, packaged(subject.profile)))
+    accounts = {home.user: home for home in homes()}
+    for account in _enabled_guards() if subject.profile is None else ():
+        if account in accounts and account != subject.guarded_account:
+            place = configured({}, {"HOME": accounts[account].path}, serves=False)
+            guard = unit_name(None, guard=account)
+            found.append(Rival(guard, SYSTEM, place.port, place.problem is not None))
     everyone = enabled_in(_ALL_USERS_UNITS, name)
-    for home in homes():
+    for home in accounts.values():
         manager = manager_of(home.uid)
         own = enabled_in(f"{home.path}/.config/systemd/user", name)
         # Enabled for all users, it still runs only where there is a manager of that user.
@@ -67,7 +78,13 @@ def enabled_rivals(subject: Subject) -> tuple[Rival, ...]:
 
 def _rival(subject: Subject, manager: Manager, environ: dict[str, str]) -> Rival:
     place = configured({"--profile": subject.profile}, environ)
-    return Rival(subject.unit_name, manager, place.port, place.problem is not None)
+    return Rival(unit_name(subject.profile), manager, place.port, place.problem is not None)
+
+
+def _enabled_guards() -> Iterator[str]:
+    """Yield the accounts whose guard is enabled."""
+    for wants in _subdirectories(_SYSTEM_UNITS):
+        yield from _instances(f"{_SYSTEM_UNITS}/{wants}", unit_name(None, guard="*"))
 
 
 class Trace(NamedTuple):
@@ -100,15 +117,16 @@ def traces(own_home: str, accounts: Sequence[Home]) -> Iterator[Trace]:
             ]
     for directory in (_SYSTEM_UNITS, _ALL_USERS_UNITS):
         for wants in _subdirectories(directory):
-            names.update(_instances(f"{directory}/{wants}"))
+            names.update(_instances(f"{directory}/{wants}", unit_name("*")))
     yield Trace(None)
     for trace in (*map(Trace, sorted(names)), *elsewhere):
         if trace.profile and trace.profile != "default" and _is_profile(trace.profile):
             yield trace
 
 
-def _instances(directory: str) -> Iterator[str]:
-    prefix, _, suffix = unit_name("*").partition("*")
+def _instances(directory: str, template: str) -> Iterator[str]:
+    """Yield what stands for the ``*`` of a template in the names of a directory's entries."""
+    prefix, _, suffix = template.partition("*")
     try:
         entries = os.listdir(directory)
     except OSError:

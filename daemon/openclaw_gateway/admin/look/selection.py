@@ -39,6 +39,8 @@ class Selection(NamedTuple):
     """``--token-file`` and ``--password-file``, as far as given."""
     where: Location
     """The profile, and the files that the caller's own gateway would have."""
+    guard: str | None = None
+    """The account whose gateway is guarded by the system's unit that is meant."""
 
     @property
     def flags(self) -> dict[str, str]:
@@ -59,6 +61,8 @@ class Selection(NamedTuple):
             for flag, text in self.flags.items()
             if flag not in self.settings
         ]
+        if self.guard:
+            return (*given, f"--guard={shlex.quote(self.guard)}")
         return (*given, *([] if self.scope is Scope.ANY else [f"--{self.scope.value}"]))
 
     @property
@@ -96,6 +100,7 @@ def select(
     *,
     scope: Scope = Scope.ANY,
     flags: Mapping[str, str | None] | None = None,
+    guard: str | None = None,
 ) -> Selection:
     """
     Note which gateway is meant, and find its files once.
@@ -104,6 +109,7 @@ def select(
         environ: The caller's environment.
         scope: Whose unit is meant, if that was said.
         flags: The settings' flags of the command line, ``None`` for those not given.
+        guard: The account whose guard is meant, which is a unit of the system's.
 
     Raises:
         ConfigurationError: The profile's name is none.
@@ -112,7 +118,7 @@ def select(
     where = locate(given, environ)
     return Selection(
         environ=environ,
-        scope=scope,
+        scope=Scope.SYSTEM if guard else scope,
         profile=given.pop("--profile", None),
         port=given.pop("--port", None),
         state_dir=given.pop("--state-dir", None),
@@ -120,4 +126,5 @@ def select(
         secret_files={flag: given.pop(flag) for flag in SECRET_FLAGS if flag in given},
         settings=given,
         where=where,
+        guard=guard,
     )

@@ -63,7 +63,12 @@ class Subject(NamedTuple):
         """Its name or ``default``; ``None`` where a port, a directory or a file was named, which may be any's."""
         if self.profile is None and self.unit is None and self.selection.is_placed:
             return None
-        return self.profile or "default"
+        return None if self.guarded_account else self.profile or "default"
+
+    @property
+    def guarded_account(self) -> str | None:
+        """The account whose gateway a guard runs, if the unit is one; ``None`` for gateways of our own."""
+        return units.guarded_account(self.unit_name)
 
     @property
     def lacks_systemd(self) -> bool:
@@ -73,7 +78,7 @@ class Subject(NamedTuple):
     @property
     def unit_name(self) -> str:
         """The name that its unit has or would have."""
-        return units.unit_name(self.profile)
+        return self.unit.name if self.unit else _name(self.selection)
 
 
 def held() -> dict[int, Holder]:
@@ -95,7 +100,8 @@ def resolve(
     """
     profile = selection.where.profile
     manager = choose_manager(selection, holders)
-    answer = shown or units.show([*names_of(profile), units.ANY_GATEWAY], manager)
+    named = [_name(selection)] if selection.guard else names_of(profile)
+    answer = shown or units.show([*named, units.ANY_GATEWAY], manager)
     known = {unit.name: unit for unit in answer.units if unit.load_state != "not-found"}
     own = configured(selection.flags, selection.environ)
     undecided = not selection.is_placed and selection.scope is Scope.ANY
@@ -104,7 +110,9 @@ def resolve(
     by_hand = by_hand._replace(
         standbys=tuple({unit.name: unit for unit in answer.units if stands_by(unit)}.values())
     )
-    unit = known.get(units.unit_name(profile))
+    unit = known.get(_name(selection))
+    if _may_be_guarded(selection, unit):
+        unit = _guard_of(own.port, known, holders, unit) or unit
     if unit is None:
         return by_hand
     planned = place_of(unit, profile)
@@ -120,6 +128,46 @@ def resolve(
         configured_port=planned.port,
         state_dirs=_state_dirs(by_hand, planned),
     )
+
+
+def _name(selection: Selection) -> str:
+    """Return the name of the unit that was named, or else of our own."""
+    return units.unit_name(selection.where.profile, guard=selection.guard)
+
+
+def _may_be_guarded(selection: Selection, unit: Unit | None) -> bool:
+    """Whether nothing that was said means a unit of our own."""
+    if selection.guard or selection.where.profile or selection.scope is Scope.USER:
+        return False
+    return unit is None or selection.scope is Scope.ANY
+
+
+def _guard_of(
+    port: int, known: Mapping[str, Unit], holders: Mapping[int, Holder], ours: Unit | None
+) -> Unit | None:
+    """
+    Return the guard that has a port or, while nobody has it and our own unit does not count, the one to have it.
+
+    Args:
+        port: That was asked about, or the default one.
+        known: The manager's units.
+        holders: Who holds which base port.
+        ours: Our own gateway's unit, if there is one.
+    """
+    guards = [unit for unit in known.values() if units.guarded_account(unit.name)]
+    holder = holders.get(port)
+    if holder is not None:
+        return next((unit for unit in guards if unit.main_pid == holder.pid), None)
+    if ours is not None and _counts(ours):
+        return None
+    return next(
+        (unit for unit in guards if _counts(unit) and place_of(unit, None).port == port), None
+    )
+
+
+def _counts(unit: Unit) -> bool:
+    """Whether anyone counts on a unit."""
+    return unit.active_state != "inactive" or unit.enabled.startswith("enabled")
 
 
 def stands_by(unit: Unit) -> bool:

@@ -141,6 +141,12 @@ class Unit(NamedTuple):
     argv: tuple[str, ...]
 
     @property
+    def is_guard(self) -> bool:
+        """Whether it runs a gateway that somebody else wrote: then only where that is, is set by our settings."""
+        program = os.path.basename(self.argv[0]) if self.argv else ""
+        return program == "openclaw-guard" or self.argv[1:2] == ("guard",)
+
+    @property
     def is_loaded(self) -> bool:
         """Whether there is such a unit that could run."""
         return self.load_state == "loaded"
@@ -153,9 +159,17 @@ class Reply(NamedTuple):
     problem: str | None = None
 
 
-def unit_name(profile: str | None) -> str:
-    """Return the unit that runs a profile; ``None`` is the default one."""
+def unit_name(profile: str | None, *, guard: str | None = None) -> str:
+    """Return the unit that runs a profile, ``None`` for the default one; or the guard of an account."""
+    if guard:
+        return f"openclaw-guard@{guard}.service"
     return f"openclaw-gateway@{profile}.service" if profile else "openclaw-gateway.service"
+
+
+def guarded_account(name: str) -> str | None:
+    """Return the account whose gateway a unit guards; ``None`` for units that are no guard's."""
+    before, _, account = name.removesuffix(".service").partition("@")
+    return account if before == "openclaw-guard" and account else None
 
 
 def show(names: list[str], manager: Manager = SYSTEM, *, runtime: str = _RUNTIME) -> Reply:
