@@ -42,10 +42,12 @@ class Daemon:
         environ: dict[str, str],
         words: Sequence[str] = (sys.executable, "-m", "openclaw_gateway"),
         stdin: int = subprocess.DEVNULL,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.process = subprocess.Popen(
             [*words, *arguments],
             env=environ,
+            pass_fds=pass_fds,
             stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -176,11 +178,18 @@ def start(port: int, state_dir: Path) -> Iterator[Start]:
 
 
 class NotifySocket:
-    """A real notify socket that keeps what it is told."""
+    """
+    A real notify socket that keeps what it is told, and given.
+
+    Attributes:
+        heard: Every message.
+        kept: Descriptors with their names, as systemd would hand them over at the next start.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         self.heard: list[str] = []
+        self.kept: list[tuple[str, int]] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.path)
         self._socket.settimeout(CAP_S)
@@ -189,8 +198,7 @@ class NotifySocket:
         """Return the next message that has a line starting with ``assignment``."""
         deadline_s = time.monotonic() + CAP_S
         while time.monotonic() < deadline_s:
-            message = self._socket.recv(65536).decode()
-            self.heard.append(message)
+            message = self._receive()
             if any(line.startswith(assignment) for line in message.splitlines()):
                 return message
         raise AssertionError(f"never heard {assignment}, only {self.heard}")
@@ -200,14 +208,37 @@ class NotifySocket:
         self._socket.setblocking(False)
         try:
             while True:
-                self.heard.append(self._socket.recv(65536).decode())
+                self._receive()
         except BlockingIOError:
             return self.heard
         finally:
             self._socket.settimeout(CAP_S)
 
+    def _receive(self) -> str:
+        """Take one message and what comes with it, and do with that as systemd does. sd_notify(3)."""
+        data, descriptors, _, _ = socket.recv_fds(self._socket, 65536, 16)
+        message = data.decode()
+        self.heard.append(message)
+        said = dict(line.split("=", 1) for line in message.splitlines())
+        name = said.get("FDNAME", "stored")
+        if "FDSTOREREMOVE" in said:
+            for _, fd in (gone := [each for each in self.kept if each[0] == name]):
+                os.close(fd)
+            self.kept = [each for each in self.kept if each not in gone]
+        known = [os.fstat(fd) for _, fd in self.kept]
+        for fd in descriptors:
+            if "FDSTORE" in said and not any(os.path.samestat(os.fstat(fd), one) for one in known):
+                self.kept.append((name, fd))
+            else:
+                os.close(fd)
+        return message
+
     def close(self) -> None:
+        """Close it, and what it keeps, as systemd does when a unit ends for good."""
         self._socket.close()
+        for _, fd in self.kept:
+            os.close(fd)
+        self.kept.clear()
 
 
 @pytest.fixture

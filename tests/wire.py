@@ -231,7 +231,8 @@ async def in_process(port: int, state_dir: Path, failing: list[str]) -> AsyncIte
         PlainJournal(Priority.CRIT),
         failing=lambda: list(failing),
     )
-    await server.start([listen("127.0.0.1", port)])
+    listener = listen("127.0.0.1", port)
+    await server.start([listener], close=listener.close)
     try:
         yield server
     finally:

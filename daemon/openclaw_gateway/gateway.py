@@ -37,7 +37,7 @@ def run(load: Callable[[], Settings], environ: MutableMapping[str, str]) -> int:
     """
     with (
         lifecycle.begun(environ) as life,
-        standby.claimed(life, load, environ, warm_up=_warm_up) as (settings, held),
+        standby.claimed(life, load, warm_up=_warm_up) as (settings, held),
     ):
         gateway = OwnServer(settings, held, life.journal, life.supervisor.vitals)
         service: lifecycle.Service = gateway
@@ -94,7 +94,7 @@ class OwnServer:
 
     async def start(self, claim: claim.Claim) -> None:
         """Accept connections on the claim's listeners; until ``ready``, health is all they can ask for."""
-        await self._server.start(claim.sockets)
+        await self._server.start(claim.sockets, close=claim.close_listeners)
 
     async def problem(self, *, timeout_s: float) -> str | None:
         """Ask our own listener for its health through a connection of its own, as any client would."""
@@ -154,9 +154,9 @@ class OwnServer:
         if time.time() >= certificate.renew_at_s:
             self._show(self._tls)
 
-    async def stop(self, *, hurry: asyncio.Event) -> None:
+    async def stop(self, *, hurry: asyncio.Event, back_in_s: float | None) -> None:
         """Close the listener, then tell clients and let them go; at once if ``hurry`` is set."""
-        await self._server.stop(hurry=hurry)
+        await self._server.stop(hurry=hurry, back_in_s=back_in_s)
 
 
 class Clustered:
@@ -251,7 +251,7 @@ class Clustered:
         """Work by these settings; those of the cluster wait for a restart."""
         self._own.use(settings)
 
-    async def stop(self, *, hurry: asyncio.Event) -> None:
+    async def stop(self, *, hurry: asyncio.Event, back_in_s: float | None) -> None:
         """Let clients go while the record is still kept, in the time that the kernel leaves us; then give it back."""
         import asyncio
 
@@ -261,7 +261,7 @@ class Clustered:
         self._keeper.fade()
         urging = asyncio.create_task(tasks.urge(self._keeper, hurry))
         try:
-            await self._own.stop(hurry=hurry)
+            await self._own.stop(hurry=hurry, back_in_s=back_in_s)
         finally:
             urging.cancel()
             if self._keeping is not None:

@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from openclaw_gateway import __version__
 from openclaw_gateway.claim.claim import Claim
+from openclaw_gateway.claim.listener import STORED, Passed
 from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.errors import (
     ExitCode,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
     from openclaw_gateway.client.neighbours import Neighbours
 
+T = TypeVar("T")
+
 STOP_SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -50,6 +54,9 @@ STOP_SIGNALS = (
 _SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 _SHORTAGES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 _SELF_CHECK_S = 10.0
+_JOB_S = 0.1
+"""Seconds that systemd has to say whether a stop is for a restart; clients wait for their goodbye."""
+
 _RELOAD_S = 30.0
 """Seconds that reading the settings anew may take."""
 
@@ -81,8 +88,12 @@ class Service(Protocol):
     def use(self, settings: Settings) -> None:
         """Work by these settings from now on, or raise and go on as before."""
 
-    async def stop(self, *, hurry: asyncio.Event) -> None:
-        """Stop serving, also after half a start; within bounds, and at once when ``hurry`` is set."""
+    async def stop(self, *, hurry: asyncio.Event, back_in_s: float | None) -> None:
+        """
+        Stop serving, also after half a start; within bounds, and at once when ``hurry`` is set.
+
+        ``back_in_s`` is when we are expected to serve again, if this is known to be a restart.
+        """
 
 
 class StopRequested(Exception):
@@ -99,7 +110,7 @@ def begun(environ: MutableMapping[str, str]) -> Iterator[Life]:
     """
     # Until the event loop takes them, signals wait: none may strike between a lock and its record.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    life = Life(Supervisor(environ), open_journal(environ))
+    life = Life(Supervisor(environ), open_journal(environ), Passed(environ))
     try:
         # Before any thread is started: each inherits the name of the one that starts it.
         process.take_name(_COMM)
@@ -130,13 +141,14 @@ class Life:
     Attributes:
         supervisor: Who started us.
         journal: Where sentences go.
+        passed: The sockets that systemd handed over, until the claim adopts them.
         exit_code: What to exit with, once the life is over.
         began_s: Since when we come for the port, ``CLOCK_BOOTTIME``: our exec, or for a standby the
             end of the owner that it stood behind.
     """
 
-    def __init__(self, supervisor: Supervisor, journal: Journal) -> None:
-        self.supervisor, self.journal = supervisor, journal
+    def __init__(self, supervisor: Supervisor, journal: Journal, passed: Passed) -> None:
+        self.supervisor, self.journal, self.passed = supervisor, journal, passed
         self.exit_code: int = ExitCode.OK
         own = process.facts(os.getpid())
         # To a tick of the kernel's clock.
@@ -189,6 +201,8 @@ class Life:
         )
         self.supervisor.failed(str(error), errno=error.errno)
         self.exit_code = error.exit_code
+        if error.exit_code == ExitCode.CONFIG:
+            self.passed.turn_away()
 
 
 class _Serving:
@@ -206,6 +220,7 @@ class _Serving:
         self._service, self._claim = service, claim
         self._settings, self._load = settings, load
         self._reading = False
+        self._started_in_s: float | None = None
         self._neighbours: Neighbours | None = None
 
     async def run(self) -> None:
@@ -224,7 +239,28 @@ class _Serving:
                 # The record is a courtesy to readers, and no reason to hang up on clients.
                 with suppress(StorageError):
                     self._claim.publish(Phase.DRAINING)
-                await self._service.stop(hurry=hurry)
+                back_in_s = await self._back_in_s() if stop.is_set() else None
+                await self._service.stop(hurry=hurry, back_in_s=back_in_s)
+
+    async def _back_in_s(self) -> float | None:
+        """
+        Ask systemd whether a stop is for a restart, and return when we may be expected back.
+
+        That is as long as our own start took; ``None`` if we are not to come back, or nobody told us
+        within a moment. Clients are served while we ask.
+        """
+        unit = self._claim.record.unit
+        if unit is None or self._started_in_s is None:
+            return None
+        from openclaw_gateway.supervisor.job import is_restart
+
+        of_user = process.user_manager_of("self") is not None
+        ask = partial(is_restart, unit, of_user=of_user, timeout_s=_JOB_S)
+        try:
+            restarts = await _in_thread(ask, name="job", timeout_s=_JOB_S)
+        except TimeoutError:
+            return None
+        return self._started_in_s if restarts else None
 
     async def _live(self, reload: asyncio.Event) -> None:
         """Start the service, say READY, then watch over it and take reloads until cancelled."""
@@ -232,17 +268,19 @@ class _Serving:
         from openclaw_gateway.supervisor.watchdog import Watchdog
 
         service, claim, settings = self._service, self._claim, self._settings
+        self._keep_listeners()
         await service.start(claim)
         problem = await service.problem(timeout_s=_SELF_CHECK_S)
         if problem:
             raise NotReadyError(problem)
         service.ready()
+        self._started_in_s = self._age_s()
         claim.publish(Phase.READY)
         self._supervisor.ready(self._status())
         address = url(reachable(settings.host), settings.port, tls=settings.tls is not None)
         self._journal.write(
             Event.STARTED,
-            f"openclaw-gateway {__version__} ready on {address} after {self._age_s():.2f} s, "
+            f"openclaw-gateway {__version__} ready on {address} after {self._started_in_s:.2f} s, "
             f"state directory {claim.record.state_dir}",
             PORT=settings.port,
             STATE_DIR=claim.record.state_dir,
@@ -272,8 +310,18 @@ class _Serving:
                 f"lock file {path} had been removed; made anew",
                 LOCK_PATH=path,
             )
+        self._keep_listeners()
         if self._neighbours is not None:
             self._neighbours.look()
+
+    def _keep_listeners(self) -> None:
+        """
+        Have systemd keep our listening sockets for our next start.
+
+        Not if a standby is to take the port when we end: systemd's copies would keep it from that.
+        """
+        if not self._settings.standby:
+            self._supervisor.keep(STORED, self._claim.own_sockets)
 
     def _own_inodes(self) -> list[int]:
         return [os.fstat(listener.fileno()).st_ino for listener in self._claim.sockets]
@@ -308,36 +356,25 @@ class _Serving:
             ReloadError: It takes too long. The thread is left to itself, as nothing can end it.
             Exception: Whatever reading raised.
         """
-        import asyncio
-
         if self._reading:
             raise ReloadError("they are still being read for an earlier reload")
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[tuple[Settings | None, BaseException | None]] = loop.create_future()
 
-        def settle(fresh: Settings | None, failure: BaseException | None) -> None:
-            self._reading = False
-            if not done.done():  # else it came too late
-                done.set_result((fresh, failure))
-
-        def read() -> None:
-            fresh, failure = None, None
+        def read() -> Settings | BaseException:
             try:
-                fresh = self._load()
+                return self._load()
             except BaseException as error:
-                failure = error
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, fresh, failure)
+                return error
+            finally:
+                self._reading = False
 
         self._reading = True
-        thread.start(read, name="reload")
         try:
-            fresh, failure = await asyncio.wait_for(done, _RELOAD_S)
+            found = await _in_thread(read, name="reload", timeout_s=_RELOAD_S)
         except TimeoutError:
             raise ReloadError(f"they could not be read within {_RELOAD_S:g} s") from None
-        if fresh is None:
-            raise ReloadError(reason(failure)) from failure
-        return fresh
+        if isinstance(found, BaseException):
+            raise ReloadError(reason(found)) from found
+        return found
 
 
 @contextmanager
@@ -371,6 +408,31 @@ def _signals(
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
+
+
+async def _in_thread(run: Callable[[], T], *, name: str, timeout_s: float) -> T:
+    """
+    Run a function, which must see to its own errors, in a thread of its own, and return its result.
+
+    Raises:
+        TimeoutError: It takes too long. The thread is left to itself, as nothing can end it.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T) -> None:
+        if not done.done():  # else it came too late
+            done.set_result(result)
+
+    def work() -> None:
+        result = run()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result)
+
+    thread.start(work, name=name)
+    return await asyncio.wait_for(done, timeout_s)
 
 
 def reason(error: BaseException | None) -> str:

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from errno import ENOSYS, EPERM, ESRCH
 
@@ -30,7 +30,6 @@ _SIGNALS = (*lifecycle.STOP_SIGNALS, signal.SIGHUP)
 def claimed(
     life: lifecycle.Life,
     load: Callable[[], Settings],
-    environ: MutableMapping[str, str],
     *,
     steps: Sequence[claims.Step] = claims.GATEWAY,
     warm_up: Callable[[], None] = lambda: None,
@@ -41,7 +40,6 @@ def claimed(
     Args:
         life: Whose.
         load: Reads the settings; called again for a reload while standing by.
-        environ: The process's environment, for the sockets that systemd passes.
         steps: What to take, in this order.
         warm_up: Does what need not wait for the port, once there is nothing to do but to wait.
 
@@ -53,7 +51,12 @@ def claimed(
     settings = life.settings(load)
     if not settings.standby:
         with claims.acquire(
-            settings, life.supervisor, life.journal, environ=environ, pause=life.pause, steps=steps
+            settings,
+            life.supervisor,
+            life.journal,
+            passed=life.passed,
+            pause=life.pause,
+            steps=steps,
         ) as held:
             yield settings, held
         return
@@ -65,7 +68,7 @@ def claimed(
                     settings,
                     life.supervisor,
                     life.journal,
-                    environ=environ,
+                    passed=life.passed,
                     pause=standby.pause,
                     steps=steps,
                     policy=policy,

@@ -26,7 +26,7 @@ class Seen(OwnServer):
         super().ready()
         self._on_ready()
 
-    async def stop(self, *, hurry: asyncio.Event) -> None:
+    async def stop(self, *, hurry: asyncio.Event, back_in_s: float | None) -> None:
         try:
             await super().stop(hurry=hurry)
         finally:
@@ -45,7 +45,7 @@ def run(
 
     with (
         lifecycle.begun(environ) as life,
-        standby.claimed(life, load, environ) as (settings, held),
+        standby.claimed(life, load) as (settings, held),
     ):
         on_claim()
         vitals = life.supervisor.vitals

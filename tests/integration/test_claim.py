@@ -564,7 +564,7 @@ def test_claim_on_a_free_port_loads_no_client_and_no_event_loop(state_dir: Path,
         "flags = {'--port': sys.argv[1], '--state-dir': sys.argv[2]}\n"
         "loaded = settings.load(flags, os.environ)\n"
         "with claim.acquire(loaded, Supervisor(os.environ), open_journal(os.environ),\n"
-        "                   environ=os.environ, pause=print):\n"
+        "                   pause=print):\n"
         "    print(*sys.modules)\n"
     )
     done = subprocess.run(

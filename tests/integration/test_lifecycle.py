@@ -35,7 +35,7 @@ class Sleeper:
         await asyncio.Event().wait()
     def use(self, settings):
         print("used", file=sys.stderr)
-    async def stop(self, *, hurry):
+    async def stop(self, *, hurry, back_in_s):
         print("woken", file=sys.stderr)
 
 def load():
@@ -51,7 +51,7 @@ def load_again():
 with lifecycle.begun(os.environ) as life:
     loaded = life.settings(load)
     with claim.acquire(
-        loaded, life.supervisor, life.journal, environ=os.environ, pause=life.pause
+        loaded, life.supervisor, life.journal, passed=life.passed, pause=life.pause
     ) as held:
         life.serve(Sleeper(), held, loaded, load=load_again)
 sys.exit(life.exit_code)
@@ -98,7 +98,8 @@ def sleeper(variables: dict[str, str], notify: NotifySocket) -> Iterator[Sleeper
 def test_any_service_is_ready_watched_and_stopped(sleeper: Sleeper, notify: NotifySocket) -> None:
     notify.wait_for("WATCHDOG=1")
     assert sleeper.stop() == 0
-    assert "STATUS=asleep" in notify.heard[0].splitlines()
+    (ready,) = [heard for heard in notify.heard if heard.startswith("READY=1")]
+    assert "STATUS=asleep" in ready.splitlines()
     assert any("STOPPING=1" in heard for heard in notify.drain())
     assert "let in" in sleeper.log
     assert sleeper.log[-2:] == ["woken", "openclaw-gateway: stopped"]

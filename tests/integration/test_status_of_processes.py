@@ -161,7 +161,7 @@ from openclaw_gateway.supervisor.notify import Supervisor
 environ = dict(os.environ)
 loaded = settings.load({}, environ)
 supervisor, journal = Supervisor(environ), open_journal(environ)
-with claim.acquire(loaded, supervisor, journal, environ=environ, pause=None) as held:
+with claim.acquire(loaded, supervisor, journal, pause=None) as held:
     held.publish(Phase(sys.argv[1]))
     held.close_listeners()
     print("claimed", flush=True)

@@ -7,8 +7,6 @@ import os
 import queue
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CAP_S, TOKEN, NotifySocket, Start, clean_environ, free_port
-from openclaw_gateway.claim.listener import adopt
+from conftest import CAP_S, NotifySocket, Start
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.client.health import probe
 from openclaw_gateway.errors import ConfigurationError
@@ -355,70 +352,3 @@ def test_invalid_configuration_exits_78_and_says_where(
     assert daemon.finish() == ConfigurationError.exit_code
     (message,) = notify.drain()
     assert f"STATUS={state_dir}/openclaw.json:1:14 gateway.bind: must be" in message
-
-
-AS_SYSTEMD_STARTS_IT = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.executable, [sys.executable, "-m", "openclaw_gateway"])
-"""
-
-
-def activated(listening: socket.socket, **variables: str) -> subprocess.Popen[str]:
-    """Start a gateway with a listening socket, the way systemd does."""
-    fd = listening.fileno()
-    return subprocess.Popen(
-        [sys.executable, "-c", AS_SYSTEMD_STARTS_IT, str(fd)],
-        env=clean_environ(LISTEN_FDS="1", **variables),
-        pass_fds=[fd],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_socket_that_systemd_hands_over_is_served_and_not_probed(
-    state_dir: Path, port: int
-) -> None:
-    with socket.create_server(("127.0.0.1", port)) as listening:
-        daemon = activated(
-            listening,
-            OPENCLAW_GATEWAY_PORT=str(port),
-            OPENCLAW_STATE_DIR=str(state_dir),
-            OPENCLAW_GATEWAY_TOKEN=TOKEN,
-        )
-    with daemon:
-        try:
-            assert daemon.stderr
-            assert any("ready on" in line for line in iter(daemon.stderr.readline, ""))
-            assert probe("127.0.0.1", port) is Health.HEALTHY
-        finally:
-            daemon.terminate()
-
-
-def test_activated_duplicate_turns_away_who_waits_so_that_it_is_not_activated_again(
-    start: Start, state_dir: Path, notify: NotifySocket
-) -> None:
-    start().ready()
-    with (
-        socket.create_server(("127.0.0.1", other := free_port())) as listening,
-        socket.create_connection(("127.0.0.1", other)) as client,
-    ):
-        with activated(
-            listening,
-            NOTIFY_SOCKET=notify.path,
-            OPENCLAW_GATEWAY_PORT=str(other),
-            OPENCLAW_STATE_DIR=str(state_dir),
-        ) as daemon:
-            assert daemon.wait(CAP_S) == 78
-        client.settimeout(CAP_S)
-        assert client.recv(100).startswith(b"HTTP/1.1 503 ")
-        listening.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            listening.accept()
-
-
-def test_sockets_meant_for_another_process_are_left_alone() -> None:
-    environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x"}
-    assert adopt(environ, port=1) == []
-    assert environ == {}

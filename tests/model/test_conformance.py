@@ -87,7 +87,6 @@ def _be_gateway(settings: Settings, decisions: int) -> int:
             settings,
             supervisor,
             journal,
-            environ={},
             pause=lambda seconds: None,
             policy=_Scripted(decisions),
         ) as held:

@@ -62,6 +62,7 @@ ExecMainExitTimestampMonotonic=0
 User=openclaw
 StateDirectory=openclaw-gateway/default
 ConfigurationDirectory=openclaw-gateway
+NFileDescriptorStore=2
 Environment=A=1 "B=two words"
 EnvironmentFiles=/etc/one (ignore_errors=yes)
 EnvironmentFiles=/etc/two (ignore_errors=no)

@@ -332,6 +332,11 @@ def test_unit_of_another_manager_overrides_nothing_here() -> None:
     assert findings("overrides", seen(neighbours=((theirs, PLACE),))) == ()
 
 
+def test_port_that_systemd_keeps_for_the_next_start_is_held_by_nobody_else() -> None:
+    kept = (ListenerFact("::", PORT, 7, None, 0, 1, is_kept=True),)
+    assert not list(findings("port-holders", seen(nobody(listeners=kept))))
+
+
 def test_process_of_another_program_is_named_with_its_addresses() -> None:
     other = process(7, command="nc")
     both = (ListenerFact("::1", PORT, 0, 7, 0, 1), ListenerFact("127.0.0.2", PORT, 0, 7, 0, 1))

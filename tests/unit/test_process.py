@@ -85,3 +85,20 @@ def test_flock_holder_is_read_from_the_kernels_list(
     )
     assert process.flock_holder(device, 77, proc=str(tmp_path)) == expected
     assert process.flock_holder(device, 78, proc=str(tmp_path)) is None
+
+
+def holding(proc: Path, pid: int, comm: str, inode: int) -> None:
+    """Put a process that has a socket open into a process table."""
+    (proc / f"{pid}/fd").mkdir(parents=True)
+    (proc / f"{pid}/comm").write_text(f"{comm}\n")
+    (proc / f"{pid}/fd/3").symlink_to(f"socket:[{inode}]")
+
+
+def test_socket_belongs_to_who_serves_it_and_not_to_the_manager_that_has_a_copy(
+    tmp_path: Path,
+) -> None:
+    holding(tmp_path, 1, "systemd", 77)
+    assert process.socket_owner(77, proc=str(tmp_path)) == 1
+    holding(tmp_path, 812, "claw-gateway", 77)
+    assert process.socket_owner(77, proc=str(tmp_path)) == 812
+    assert process.socket_owner(78, proc=str(tmp_path)) is None

@@ -140,6 +140,15 @@ def test_nothing_that_systemd_252_misreads():
         assert not {f"Service.{name}" for name in newer} & set(unit)
 
 
+def test_sockets_are_kept_for_the_next_start_but_not_for_a_guard():
+    for path in (SERVICE, TEMPLATE, USER):
+        unit = directives(path)
+        assert unit["Service.FileDescriptorStoreMax"] == ["8"]
+        assert "Service.FileDescriptorStorePreserve" not in unit, "a stop closes the port"
+    # What listens there is the guard's child.
+    assert "Service.FileDescriptorStoreMax" not in directives(GUARD)
+
+
 def test_credentials_are_those_that_the_code_reads():
     passed = {value.partition(":")[0] for value in directives(TEMPLATE)["Service.LoadCredential"]}
     assert passed == {credential(key.field) for key in SECRETS}

@@ -56,6 +56,9 @@ DISPLACED: dict[str, Any] = {
 }
 """A healthy gateway with another state directory than the one that was asked about."""
 
+KEPT = (ListenerFact("127.0.0.1", PORT, 990, 1, 3, 512, is_kept=True),)
+"""What systemd keeps for the gateway's next start."""
+
 
 def node(**changes: Any) -> Facts:
     """Return the facts of a unit that parked behind OpenClaw's own gateway, which holds no lock of ours."""
@@ -304,6 +307,16 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
             "openclaw-gateway logs",
             "systemctl reset-failed openclaw-gateway.service && systemctl start openclaw-gateway.service",
         ],
+    ),
+    "systemd keeps the port until the next start": (
+        nobody(
+            unit=unit(active_state="activating", sub_state="auto-restart", main_pid=None, exit_kind=2, exit_status=9),
+            listeners=KEPT,
+            health=answer(Health.UNKNOWN),
+        ),
+        State.STARTING,
+        "waits for its next start; the last one was killed by SIGKILL; systemd keeps the port, and clients wait",
+        ["openclaw-gateway status --wait 60"],
     ),
     "foreign program": (
         stranger(),
@@ -605,7 +618,7 @@ FACTS = st.builds(
         HELD_BY_640,
         running().lock._replace(record=record(phase=Phase.STARTING, unit=None)),
     ),
-    listeners=_one_of((), running().listeners, stranger().listeners, (ListenerFact("::", 1, 0, None, 0, 1),)),
+    listeners=_one_of((), running().listeners, stranger().listeners, (ListenerFact("::", 1, 0, None, 0, 1),), KEPT),
     strangers=_one_of((), stranger().strangers),
     health=st.builds(answer, st.sampled_from(Health), ready=_one_of(None, True, False)),
     parked_behind=_one_of(None, 640),

@@ -210,6 +210,8 @@ def _listeners(facts: Facts) -> str:
 def _listener(fact: ListenerFact, ours: set[int]) -> str:
     host = f"[{fact.host}]" if ":" in fact.host else fact.host
     whose = f"uid {fact.uid}" if fact.pid is None else f"pid {fact.pid}"
+    if fact.is_kept:
+        return f"{host}:{fact.port} kept by systemd, {fact.queued} waiting"
     what = " (ours)" if fact.pid in ours else ""
     if fact.answers is not None:
         what = f" ({fact.answers})"

@@ -8,16 +8,24 @@ from __future__ import annotations
 import os
 import socket
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 from openclaw_gateway import __version__
 from openclaw_gateway.claim import node
 from openclaw_gateway.claim.baseport import BasePortLock
 from openclaw_gateway.claim.decision import Obstacle, Verdict
-from openclaw_gateway.claim.listener import adopt, listen, listen_if_possible, turn_away
+from openclaw_gateway.claim.listener import (
+    Adopted,
+    Passed,
+    adopt,
+    listen,
+    listen_if_possible,
+    turn_away,
+)
 from openclaw_gateway.claim.lockfile import (
     STATE_LOCK_NAME,
     Contended,
@@ -28,7 +36,7 @@ from openclaw_gateway.claim.lockfile import (
 )
 from openclaw_gateway.claim.record import LockRecord, Phase
 from openclaw_gateway.claim.waiting import Leave, Patience, Policy, persist, refuse_neighbours
-from openclaw_gateway.errors import ClaimLostError, StorageError
+from openclaw_gateway.errors import ClaimLostError, ExitCode, GatewayError, StorageError
 from openclaw_gateway.host import process
 from openclaw_gateway.settings.load import Settings
 from openclaw_gateway.supervisor.journal import Journal
@@ -157,13 +165,23 @@ class BasePort(Hold):
 
 
 class Listener(Hold):
-    """The sockets that listen; the only place that closes them."""
+    """
+    The sockets that listen; the only place that closes them.
 
-    def __init__(self, sockets: list[socket.socket]) -> None:
-        self.sockets = sockets
+    Attributes:
+        sockets: All of them, the configured address first.
+        own: Those that are not a socket unit's: systemd may keep a copy for our next start.
+    """
+
+    def __init__(self, sockets: list[socket.socket], own: list[socket.socket]) -> None:
+        self.sockets, self.own = sockets, own
 
     def release(self) -> None:
-        """Close them; done twice, it does nothing more."""
+        """
+        Close them; done twice, it does nothing more.
+
+        Never by shutdown(2): that would end the listening itself, for systemd's copies as well.
+        """
         for listener in self.sockets:
             listener.close()
 
@@ -199,6 +217,11 @@ class Claim:
     def sockets(self) -> list[socket.socket]:
         """The listening sockets, non-blocking; the configured address first."""
         return [listener for hold in self.of(Listener) for listener in hold.sockets]
+
+    @property
+    def own_sockets(self) -> list[socket.socket]:
+        """Those of them that systemd may keep a copy of; see ``Listener``."""
+        return [listener for hold in self.of(Listener) for listener in hold.own]
 
     @property
     def base_port(self) -> BasePortLock:
@@ -260,8 +283,8 @@ class Start(NamedTuple):
     policy: Policy
     patience: Patience
     journal: Journal
-    passed: list[socket.socket]
-    """Listening sockets that systemd handed over; a step that takes them empties the list."""
+    adopted: Adopted
+    """Listening sockets that systemd handed over; a step that takes them empties it."""
 
     def persist(self, take: Callable[[], T]) -> T:
         """Take something, outwaiting whoever has it and what keeps it from being there. See ``Policy``."""
@@ -321,27 +344,32 @@ def base_port(start: Start) -> Hold:
 
 
 def listener(start: Start) -> Hold:
-    """Listen, or take over what systemd listens on."""
-    settings = start.settings
-    if start.passed:
-        adopted, start.passed[:] = list(start.passed), []
-        return Listener(adopted)
-    refuse_neighbours(settings, start.policy, start.journal)
+    """Take over what systemd listens on for us, and listen where it does not."""
+    settings, adopted = start.settings, start.adopted
+    refuse_neighbours(settings, start.policy, start.journal, own=adopted.inodes())
     named_by = str(settings.origins["host"])
-    hold = Listener([])
+    bound: dict[str, socket.socket] = {}
     try:
         for host, required in settings.addresses:
+            if host in adopted.sockets:
+                continue
             if required:
                 found: socket.socket | None = start.persist(
                     partial(listen, host, settings.port, named_by=named_by)
                 )
             else:
                 found = listen_if_possible(host, settings.port)
-            hold.sockets += filter(None, [found])
+            if found is not None:
+                bound[host] = found
     except BaseException:
-        hold.release()
+        for each in bound.values():
+            each.close()
         raise
-    return hold
+    there = adopted.sockets | bound
+    # In the order of the settings, and one that serves two addresses only once.
+    sockets = list(dict.fromkeys(there[host] for host, _ in settings.addresses if host in there))
+    adopted.sockets.clear()
+    return Listener(sockets, [each for each in sockets if each not in adopted.activated])
 
 
 GATEWAY: Sequence[Step] = (
@@ -364,16 +392,17 @@ def begin(
     *,
     pause: Callable[[float], None],
     policy: Policy | None = None,
-    passed: list[socket.socket] | None = None,
+    adopted: Adopted | None = None,
 ) -> Start:
     """Return what steps work with, its clock started. Arguments as for ``acquire``."""
+    adopted = Adopted({}) if adopted is None else adopted
     return Start(
         settings,
         claim,
-        policy or Leave(settings, supervisor, journal, pause=pause),
+        policy or Leave(settings, supervisor, journal, pause=pause, own=adopted.inodes()),
         Patience(supervisor, journal, pause=pause),
         journal,
-        passed if passed is not None else [],
+        adopted,
     )
 
 
@@ -383,7 +412,7 @@ def acquire(
     supervisor: Supervisor,
     journal: Journal,
     *,
-    environ: MutableMapping[str, str],
+    passed: Passed | None = None,
     pause: Callable[[float], None],
     steps: Sequence[Step] = GATEWAY,
     policy: Policy | None = None,
@@ -395,7 +424,7 @@ def acquire(
         settings: Where and how.
         supervisor: Told what is waited for; says how long to be patient and what to exit with.
         journal: Told of reclaims, waits and neighbours.
-        environ: For the sockets that systemd passes.
+        passed: The sockets that systemd handed over.
         pause: Sleeps that many seconds; may raise to end the start.
         steps: What to take, in this order.
         policy: What to do about whoever is in the way; by default what the page says.
@@ -406,19 +435,41 @@ def acquire(
         ConfigurationError: systemd passed sockets that don't fit the configuration.
     """
     with ExitStack() as undo:
-        passed = adopt(environ, port=settings.port)
-        undo.callback(turn_away, passed)
+        adopted = Adopted({})
+        if passed is not None:
+            hosts = [host for host, _ in settings.addresses]
+            adopted = adopt(
+                passed,
+                hosts,
+                port=settings.port,
+                supervisor=supervisor,
+                keep=not settings.standby,
+            )
+        undo.callback(adopted.close)
         claim = Claim(_own_record(settings, supervisor))
         undo.callback(claim.release)
+        undo.push(partial(_part, claim, adopted))
         _disown_in_children(claim)
         start = begin(
-            settings, claim, supervisor, journal, pause=pause, policy=policy, passed=passed
+            settings, claim, supervisor, journal, pause=pause, policy=policy, adopted=adopted
         )
         for step in steps:
             hold = step(start)
             if hold is not None:
                 claim.holds.append(hold)
         yield claim
+
+
+def _part(
+    claim: Claim,
+    adopted: Adopted,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """Send away who waits to be let in, if what ends the claim is never followed by another start."""
+    if isinstance(error, GatewayError) and error.exit_code == ExitCode.CONFIG:
+        turn_away([*adopted.sockets.values(), *claim.sockets])
 
 
 def _disown_in_children(claim: Claim) -> None:

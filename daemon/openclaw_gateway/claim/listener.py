@@ -5,16 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from contextlib import suppress
+from typing import NamedTuple
 
 from openclaw_gateway.claim.decision import Obstacle
 from openclaw_gateway.claim.lockfile import Contended
 from openclaw_gateway.errors import BindError, ConfigurationError
 from openclaw_gateway.host.address import url
+from openclaw_gateway.supervisor.notify import Supervisor
 
 BACKLOG = 512
 """Connections that the kernel completes for us while we are busy; capped by ``net.core.somaxconn``."""
+
+STORED = "listener"
+"""
+What systemd's file descriptor store has our listening sockets under. Names that other releases of ours may
+use begin with it, so that a socket unit's, which are its own name by default, can be told from them.
+"""
+
+_NAMELESS = "stored"
+"""What systemd calls a descriptor that it was given without a name. sd_listen_fds_with_names(3)."""
 
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -76,64 +87,180 @@ def listen_if_possible(host: str, port: int) -> socket.socket | None:
         return None
 
 
-def adopt(environ: MutableMapping[str, str], *, port: int) -> list[socket.socket]:
-    """
-    Take over the listening sockets that systemd passes, if any.
+class Handed(NamedTuple):
+    """One descriptor that systemd handed over."""
 
-    The variables are removed either way, so that no child takes them for its own.
+    fd: int
+    name: str
+    listener: socket.socket | None
+    """``None`` if it is no listening TCP socket."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether systemd kept it for us: under our name, under none, or under one of another release of ours."""
+        return self.name.startswith(STORED) or self.name == _NAMELESS
+
+
+class Passed:
+    """
+    The listening sockets that systemd handed over at our start, until the claim adopts them.
+
+    There are two kinds. Those named ``listener`` we had systemd keep when we ran before; all others
+    are a socket unit's.
+    """
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        """
+        Take them over, if there are any.
+
+        Args:
+            environ: Read for ``LISTEN_PID``, ``LISTEN_FDS`` and ``LISTEN_FDNAMES``, which are removed
+                either way, so that no child takes them for its own.
+
+        See Also:
+            sd_listen_fds(3), sd_listen_fds_with_names(3).
+        """
+        self.handed: list[Handed] = []
+        if environ.get("LISTEN_PID") == str(os.getpid()):
+            from systemd.daemon import is_socket_inet, listen_fds_with_names
+
+            for fd, name in listen_fds_with_names(unset_environment=True).items():
+                os.set_inheritable(fd, False)
+                listens = is_socket_inet(fd, type=socket.SOCK_STREAM, listening=1)
+                listener = socket.socket(fileno=fd) if listens else None
+                self.handed.append(Handed(fd, name, listener))
+        for name in ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+            environ.pop(name, None)
+
+    def turn_away(self) -> None:
+        """Send away everyone who waits on what was not adopted, and let go of it. See ``turn_away``."""
+        turn_away([each.listener for each in self.handed if each.listener is not None])
+        self.handed.clear()
+
+
+class Adopted(NamedTuple):
+    """Sockets that listen where the settings want it; empty where systemd handed over none."""
+
+    sockets: dict[str, socket.socket]
+    """By the address that they serve, in no order; one of a socket unit's may serve two."""
+    activated: tuple[socket.socket, ...] = ()
+    """Those of a socket unit: they are systemd's own, and not to be kept for us."""
+
+    def inodes(self) -> frozenset[int]:
+        """Return what the kernel's tables know them by."""
+        return frozenset(os.fstat(each.fileno()).st_ino for each in self.sockets.values())
+
+    def close(self) -> None:
+        """Let go of them; whoever waits on one that systemd has a copy of goes on waiting."""
+        for each in self.sockets.values():
+            each.close()
+        self.sockets.clear()
+
+
+def adopt(
+    passed: Passed,
+    addresses: Iterable[str],
+    *,
+    port: int,
+    supervisor: Supervisor,
+    keep: bool = True,
+) -> Adopted:
+    """
+    Take over exactly those listening sockets that systemd passed and the settings want.
+
+    What we had systemd keep and don't want any more, as the port or an address was changed since, is
+    closed and no longer kept: the settings say where to listen. A socket unit is an administrator's
+    word against the settings', so there neither is taken.
 
     Args:
-        environ: Read for ``LISTEN_PID`` and ``LISTEN_FDS``.
-        port: The configured port; the sockets must agree.
-
-    Returns:
-        Non-blocking, close-on-exec sockets; empty if none were passed to this process.
+        passed: What systemd handed over; emptied if all is well, else as it was.
+        addresses: The wanted ones, IP literals.
+        port: The wanted one.
+        supervisor: Told what need not be kept any more.
+        keep: Whether systemd is to go on keeping what fits.
 
     Raises:
-        ConfigurationError: A socket is not a listening TCP socket, or on another port.
-
-    See Also:
-        sd_listen_fds(3), systemd.socket(5).
+        ConfigurationError: A socket unit's socket is not a listening TCP socket, or on another
+            address or port.
     """
-    if environ.get("LISTEN_PID") != str(os.getpid()):
-        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-            environ.pop(name, None)
-        return []
-    from systemd.daemon import is_socket_inet, listen_fds
+    wanted = set(addresses)
+    sockets: dict[str, socket.socket] = {}
+    unfit: list[Handed] = []
+    # A socket unit's first: what we kept for the same address is one too many then.
+    for handed in sorted(passed.handed, key=lambda each: each.is_kept):
+        if not handed.is_kept:
+            _check_activated(handed, port=port, wanted=wanted)
+        serves = _served(handed, port) & wanted - sockets.keys()
+        is_known = handed.name == STORED or not handed.is_kept
+        if handed.listener is not None and is_known and serves:
+            handed.listener.setblocking(False)
+            sockets |= dict.fromkeys(serves, handed.listener)
+        else:
+            unfit.append(handed)
+    activated = [each.listener for each in passed.handed if not each.is_kept and each.listener]
+    gone = unfit if keep else passed.handed
+    for name in {each.name for each in gone if each.is_kept}:
+        supervisor.discard(name)
+    passed.handed.clear()
+    if keep and unfit:
+        # That took those that fit as well, as they have the same name.
+        supervisor.keep(STORED, [each for each in sockets.values() if each not in activated])
+    for each in unfit:
+        if each.listener is None:
+            os.close(each.fd)
+        else:
+            turn_away([each.listener])
+    return Adopted(sockets, tuple(activated))
 
-    sockets = []
-    for fd in listen_fds(unset_environment=True):
-        os.set_inheritable(fd, False)
-        if not is_socket_inet(fd, type=socket.SOCK_STREAM, listening=1):
-            raise ConfigurationError(
-                "socket unit", f"descriptor {fd}", "not a listening TCP socket",
-                hint=f"set ListenStream=127.0.0.1:{port}",
-            )  # fmt: skip
-        passed = socket.socket(fileno=fd)
-        passed.setblocking(False)
-        if passed.getsockname()[1] != port:
-            raise ConfigurationError(
-                "socket unit", "ListenStream",
-                f"listens on port {passed.getsockname()[1]}, the gateway is configured for {port}",
-                hint="make ListenStream= and gateway.port agree",
-            )  # fmt: skip
-        sockets.append(passed)
-    return sockets
+
+def _served(handed: Handed, port: int) -> set[str]:
+    """Return the addresses on which something handed over serves a port: none, one, or two. ipv6(7)."""
+    listener = handed.listener
+    if listener is None or listener.getsockname()[1] != port:
+        return set()
+    host = listener.getsockname()[0]
+    is_dual = host == "::" and not listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return {host, "0.0.0.0"} if is_dual else {host}
 
 
-def turn_away(passed: list[socket.socket]) -> None:
+def _check_activated(handed: Handed, *, port: int, wanted: set[str]) -> None:
+    """Raise ``ConfigurationError`` for what a socket unit has and the settings don't want."""
+    if handed.listener is None:
+        raise ConfigurationError(
+            "socket unit", f"descriptor {handed.fd}", "not a listening TCP socket",
+            hint=f"set ListenStream=127.0.0.1:{port}",
+        )  # fmt: skip
+    host, bound_port = handed.listener.getsockname()[:2]
+    if bound_port != port:
+        raise ConfigurationError(
+            "socket unit", "ListenStream",
+            f"listens on port {bound_port}, the gateway is configured for {port}",
+            hint="make ListenStream= and gateway.port agree",
+        )  # fmt: skip
+    if not _served(handed, port) & wanted:
+        raise ConfigurationError(
+            "socket unit", "ListenStream",
+            f"listens on {host}, the gateway is configured for {' and '.join(sorted(wanted))}",
+            hint="make ListenStream= and gateway.bind agree",
+        )  # fmt: skip
+
+
+def turn_away(listeners: Iterable[socket.socket]) -> None:
     """
-    Answer 503 to everyone who waits on sockets that systemd passed, and let go of them.
+    Answer 503 to everyone who waits on listening sockets, and let go of them.
 
-    To be called by a start that fails: a connection that nobody accepts would have systemd start us
-    again at once, until the socket unit hits its limit and the port is closed for good.
+    To be called by a start that fails for good: nobody will come and serve those who wait, and a
+    connection that nobody accepts would have systemd start a socket unit's service again at once,
+    until that unit hits its limit and the port is closed. Any other failure is followed by another
+    start, for which they wait.
     """
-    for listener in passed:
+    for listener in listeners:
         with listener:
             while True:
                 try:
+                    listener.setblocking(False)
                     client, _ = listener.accept()
-                except OSError:  # nobody waits any more, or out of descriptors
+                except OSError:  # nobody waits any more, closed already, or out of descriptors
                     break
                 with client, suppress(OSError):
                     client.setblocking(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol, TypeVar
 
 from openclaw_gateway.claim.decision import (
@@ -162,6 +162,7 @@ class Leave:
         pause: Callable[[float], None],
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] | None = None,
+        own: Collection[int] = (),
     ) -> None:
         """
         Start the clock.
@@ -173,6 +174,8 @@ class Leave:
             pause: Sleeps that many seconds; may raise to end the start.
             clock: Seconds, monotonic.
             jitter: Returns 0 to 1, so that many who wait do not try in step; random by default.
+            own: Inodes of listening sockets that systemd handed over to us: nobody answers there
+                before we do, so that they say nothing of whoever is in the way.
         """
         self._settings, self._supervisor, self._journal = settings, supervisor, journal
         self._pause, self._clock, self._jitter = pause, clock, jitter
@@ -180,6 +183,7 @@ class Leave:
         self._began_s = clock()
         self._free_since_s: float | None = None
         self._announced = False
+        self._own = own
         self._socket_owners: dict[int, int | None] = {}
 
     def _patience(self, settings: Settings) -> float:
@@ -256,15 +260,21 @@ class Leave:
         """Ask an address, and for a base port every address that has a listener; return where and what."""
         # The kernel's table answers "is anyone there?" without a connection and without loading
         # an HTTP client. A port that is busy with no listener in sight is worth asking all the same.
-        there = [found.host for found in listening(port)]
-        if obstacle is not Obstacle.LISTENER and not there:
+        found = listening(port)
+        others = [each.host for each in found if each.inode not in self._own]
+        if obstacle is not Obstacle.LISTENER and not others:
             return host, port, Health.REFUSED
         from openclaw_gateway.client.health import probe
 
-        hosts = dict.fromkeys([host, *there]) if obstacle is Obstacle.BASE_PORT else [host]
-        answers = {each: probe(reachable(each), port) for each in hosts}
-        found = min(answers, key=lambda each: _TELLING.index(answers[each]))
-        return found, port, answers[found]
+        hosts = [host, *others] if obstacle is Obstacle.BASE_PORT else [host]
+        if obstacle is not Obstacle.LISTENER and len(others) < len(found):
+            # Some are ours: whoever is asked there answers once we do.
+            hosts = [each for each in hosts if each in others]
+        answers = {each: probe(reachable(each), port) for each in dict.fromkeys(hosts)}
+        if not answers:
+            return host, port, Health.REFUSED
+        telling = min(answers, key=lambda each: _TELLING.index(answers[each]))
+        return telling, port, answers[telling]
 
     def _is_own(self, record: LockRecord | None) -> bool:
         own = self._supervisor.invocation_id
@@ -275,6 +285,8 @@ class Leave:
     ) -> process.Description | None:
         if contended.obstacle is Obstacle.LISTENER:
             for found in listening(port):
+                if found.inode in self._own:
+                    continue
                 if found.inode not in self._socket_owners:
                     self._socket_owners[found.inode] = process.socket_owner(found.inode)
                 pid = self._socket_owners[found.inode]
@@ -351,7 +363,9 @@ _TELLING = (
 """Of several answers on one port, the first of these decides."""
 
 
-def refuse_neighbours(settings: Settings, policy: Policy, journal: Journal) -> None:
+def refuse_neighbours(
+    settings: Settings, policy: Policy, journal: Journal, *, own: Collection[int] = ()
+) -> None:
     """
     Look at every listener on our port before binding it, whatever its address.
 
@@ -359,10 +373,17 @@ def refuse_neighbours(settings: Settings, policy: Policy, journal: Journal) -> N
     If that is a gateway it takes no base port lock, and there would be two; if it is starting it is
     waited for. Any other program is reported and left alone.
 
+    Args:
+        settings: Which port.
+        policy: What to do about a gateway.
+        journal: Told of other programs.
+        own: Inodes of sockets that systemd handed over to us; they are nobody else's.
+
     Raises:
         GatewayLockError: One of them is a healthy gateway, or did not become one in time.
     """
-    for found in {found.host: found for found in listening(settings.port)}.values():
+    others = [found for found in listening(settings.port) if found.inode not in own]
+    for found in {found.host: found for found in others}.values():
         from openclaw_gateway.client.health import probe
 
         address = (found.host, found.port)

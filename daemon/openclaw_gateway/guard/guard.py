@@ -79,7 +79,7 @@ def run(
     """
     with (
         lifecycle.begun(environ) as life,
-        standby.claimed(life, load, environ, steps=GUARD) as (settings, held),
+        standby.claimed(life, load, steps=GUARD) as (settings, held),
         turn.taken(settings.cluster, held, life) as keeper,
     ):
         ended = _watch(settings, held, life, environ, options, keeper=keeper)

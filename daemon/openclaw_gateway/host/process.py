@@ -186,17 +186,28 @@ def socket_owner(inode: int, *, proc: str = PROC) -> int | None:
     """
     Return a pid that holds the socket with this inode; ``None`` if none that we may look into does.
 
-    Walks the descriptors of every process: for the moment when something went wrong.
+    A service manager may have a copy of a socket that another process serves: it is named only where
+    there is nobody else. Walks the descriptors of every process: for the moment when something went
+    wrong.
     """
     wanted = f"socket:[{inode}]"
+    keeper = None
     for pid in filter(str.isdigit, os.listdir(proc)):
         try:
             for fd in os.listdir(f"{proc}/{pid}/fd"):
                 if os.readlink(f"{proc}/{pid}/fd/{fd}") == wanted:
-                    return int(pid)
+                    if not is_service_manager(int(pid), proc=proc):
+                        return int(pid)
+                    keeper = int(pid)
+                    break
         except (FileNotFoundError, PermissionError, ProcessLookupError):
             continue
-    return None
+    return keeper
+
+
+def is_service_manager(pid: int, *, proc: str = PROC) -> bool:
+    """Say whether a process is systemd, the system's or a user's, by its name. proc_pid_comm(5)."""
+    return _read(f"{proc}/{pid}/comm") == b"systemd\n"
 
 
 def descendants(pid: int, *, proc: str = PROC) -> Iterator[int]:

@@ -135,11 +135,10 @@ class Acceptor:
             self._watch(listener)
 
     def close(self) -> None:
-        """Stop listening; who is in stays in."""
+        """Let go of the listeners, which are not ours to close; who is in stays in."""
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.remove_reader(listener)
-            listener.close()
         self._listeners.clear()
         if self._spare is not None:
             os.close(self._spare)

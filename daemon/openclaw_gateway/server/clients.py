@@ -172,10 +172,18 @@ class Clients:
             )
         self.expect_bursts()
 
-    async def close_all(self) -> None:
-        """Tell every client that the service restarts, and why; a mute one holds us up for 2 s at most."""
+    async def close_all(self, *, back_in_s: float | None) -> None:
+        """
+        Tell every client that we go; a mute one holds us up for 2 s at most.
+
+        ``restartExpectedMs`` is there if, and only if, this is a restart: to clients its absence means a
+        stop for good, as OpenClaw's documentation has it, and the code that we close with means neither.
+        """
         self._log_bursts(all_of_them=True)
-        goodbye = Event("shutdown", encode({"reason": "gateway stopping"}))
+        payload: dict[str, object] = {"reason": "gateway stopping"}
+        if back_in_s is not None:
+            payload = {"reason": "gateway restarting", "restartExpectedMs": round(back_in_s * 1000)}
+        goodbye = Event("shutdown", encode(payload))
         leaving = list(self._open)
         for client in leaving:
             client.apply(client.session.shut_down(goodbye))

@@ -135,6 +135,7 @@ class Server:
         )
         self._background: asyncio.Task[None] | None = None
         self._undo: Callable[[], None] | None = None
+        self._close_listeners: Callable[[], None] = lambda: None
 
     @property
     def phase(self) -> Phase:
@@ -192,8 +193,9 @@ class Server:
         """Speak TLS with this to whoever connects from now on."""
         self._acceptor.tls = tls
 
-    async def start(self, listeners: list[socket]) -> None:
-        """Accept connections on listening sockets."""
+    async def start(self, listeners: list[socket], *, close: Callable[[], None]) -> None:
+        """Accept connections on listening sockets; ``close`` closes them, once we have let go of them."""
+        self._close_listeners = close
         self._undo = take_over(self._lines)
         asyncio.get_running_loop().set_exception_handler(self._lines.loop_failed)
         self._registry.load_extensions(self._journal)
@@ -210,13 +212,18 @@ class Server:
         """Wait until a listener takes no connections any more, and return why: the service can't go on."""
         return await asyncio.shield(self._acceptor.lost)
 
-    async def stop(self, *, hurry: asyncio.Event) -> None:
-        """Close the listener, then tell clients and let them go; at once if ``hurry`` is set."""
+    async def stop(self, *, hurry: asyncio.Event, back_in_s: float | None = None) -> None:
+        """
+        Close the listener, then tell clients and let them go; at once if ``hurry`` is set.
+
+        ``back_in_s`` is when we are expected back, if this is known to be a restart.
+        """
         self.phase = Phase.DRAINING
         self._acceptor.close()
+        self._close_listeners()
         if self._background is not None:
             self._background.cancel()
-        goodbye = asyncio.create_task(self.clients.close_all())
+        goodbye = asyncio.create_task(self.clients.close_all(back_in_s=back_in_s))
         impatience = asyncio.create_task(hurry.wait())
         await asyncio.wait(
             {goodbye, impatience}, timeout=_DRAIN_S, return_when=asyncio.FIRST_COMPLETED

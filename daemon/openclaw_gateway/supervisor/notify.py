@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 from openclaw_gateway.supervisor.vitals import Vitals
 
 if TYPE_CHECKING:
+    from socket import socket as Socket
+
     from sdnotify import SystemdNotifier
 
     from openclaw_gateway.supervisor.persistence import Persistence
@@ -54,7 +56,9 @@ class Supervisor:
         self._last_status = ""
         self._line = _Line(address) if address else None
         self._persistence: Persistence | None = None
-        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+        self._kept: set[int] = set()
+        self._unwanted: set[str] = set()
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE"):
             environ.pop(name, None)
 
     def ready(self, status: str) -> None:
@@ -87,6 +91,35 @@ class Supervisor:
         if self._try("WATCHDOG=1"):
             self.vitals.pinged_at_s = time.time()
 
+    def keep(self, name: str, sockets: Iterable[Socket]) -> None:
+        """
+        Have systemd keep a copy of each socket for our next start; what it took is not sent again.
+
+        What a full queue did not take is sent when this is called once more. Never to be used for a
+        lock: a copy in systemd's hands would go on holding it when we have crashed.
+
+        Args:
+            name: Under which they are handed over then.
+            sockets: They stay open for as long as we live.
+
+        See Also:
+            sd_notify(3), "FDSTORE=1"; systemd.service(5), "FileDescriptorStoreMax=". Where that is 0,
+            its default, systemd closes them and says so in the journal.
+        """
+        # A removal goes by the name: one that came late would take what is sent below with it.
+        if self._line is None or not self._remove_unwanted():
+            return
+        for each in sockets:
+            message = f"FDSTORE=1\nFDNAME={name}"
+            if each.fileno() not in self._kept and self._line.send(message, each.fileno()) is None:
+                self._kept.add(each.fileno())
+
+    def discard(self, name: str) -> None:
+        """Have systemd close everything that it keeps under a name. sd_notify(3), "FDSTOREREMOVE=1"."""
+        self._unwanted.add(name)
+        self._kept.clear()
+        self._remove_unwanted()
+
     def failed(self, status: str, *, errno: int | None) -> None:
         """Leave word of why we are about to exit; both show in ``systemctl status``."""
         self._try(_status(status), *([] if errno is None else [f"ERRNO={errno}"]))
@@ -95,6 +128,13 @@ class Supervisor:
         """Wait a moment, as the process ends, for what systemd must hear and hasn't taken."""
         if self._persistence is not None:
             self._persistence.finish(timeout_s=_PARTING_S)
+
+    def _remove_unwanted(self) -> bool:
+        """Say once more what systemd need not keep; whether it has taken all of that."""
+        self._unwanted = {
+            name for name in self._unwanted if not self._try("FDSTOREREMOVE=1", f"FDNAME={name}")
+        }
+        return not self._unwanted
 
     def _try(self, *assignments: str) -> bool:
         """Send once; say whether it was taken."""
@@ -130,22 +170,39 @@ class _Line:
             self._notifier.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifier.socket.setblocking(False)
 
-    def send(self, message: str) -> OSError | None:
-        """Send without blocking. Returns ``None`` if systemd's queue took it, else why not."""
-        # sdnotify encodes Latin-1: dressed up as Latin-1, UTF-8 passes through it unharmed.
-        dressed = message.encode().decode("latin-1")
+    def send(self, message: str, *descriptors: int) -> OSError | None:
+        """
+        Send without blocking.
+
+        Args:
+            message: Assignments, a line each.
+            *descriptors: Go with it. unix(7), "SCM_RIGHTS".
+
+        Returns:
+            ``None`` if systemd's queue took it, else why not.
+        """
         try:
             try:
-                self._notifier.notify(dressed)
+                self._send(message, descriptors)
             except OSError as error:
                 if error.errno not in _UNCONNECTED:
                     raise
                 # Whoever made the socket anew, as a container's supervisor may, is listening again.
                 self._notifier.socket.connect(self._address)
-                self._notifier.notify(dressed)
+                self._send(message, descriptors)
         except OSError as error:
             return error
         return None
+
+    def _send(self, message: str, descriptors: Sequence[int]) -> None:
+        if descriptors:
+            # sdnotify knows nothing of descriptors.
+            from socket import send_fds
+
+            send_fds(self._notifier.socket, [message.encode()], list(descriptors))
+            return
+        # sdnotify encodes Latin-1: dressed up as Latin-1, UTF-8 passes through it unharmed.
+        self._notifier.notify(message.encode().decode("latin-1"))
 
 
 def _watchdog_s(environ: MutableMapping[str, str], own_pid: str) -> float | None:

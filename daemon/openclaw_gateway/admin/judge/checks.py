@@ -130,10 +130,11 @@ def _port_holders(seen: Examination) -> Findings:
         places = [url(found.host, found.port) for found in facts.listeners if found.pid == fact.pid]
         evidence = f"{', '.join(places)} is held by {fact}"
         yield Finding(Severity.ERROR, evidence, f"ps -fp {fact.pid}")
-    unseen = [url(found.host, found.port) for found in facts.listeners if found.pid is None]
+    unseen = [fact for fact in facts.listeners if fact.pid is None and not fact.is_kept]
     if unseen:
-        uids = ", ".join(sorted({str(fact.uid) for fact in facts.listeners if fact.pid is None}))
-        evidence = f"{', '.join(unseen)}: held by a process of uid {uids} that we may not look into"
+        places = [url(fact.host, fact.port) for fact in unseen]
+        uids = ", ".join(sorted({str(fact.uid) for fact in unseen}))
+        evidence = f"{', '.join(places)}: held by a process of uid {uids} that we may not look into"
         yield Finding(Severity.UNSEEN, evidence, "sudo " + seen.ours("doctor"))
 
 

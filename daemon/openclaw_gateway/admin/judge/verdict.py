@@ -172,7 +172,7 @@ def _stranger_unclear(facts: Facts) -> str | None:
 def _is_strangers(facts: Facts) -> bool:
     """Whether everyone who listens on the port is somebody else, as far as we may see."""
     ours = {fact.pid for fact in (facts.owner, facts.process, facts.guarded) if fact}
-    seen = {fact.pid for fact in facts.listeners}
+    seen = {fact.pid for fact in facts.listeners if not fact.is_kept}
     if None in seen:
         # Not ours to see: then it is a stranger's if no gateway is about.
         return not ours
@@ -228,7 +228,9 @@ def _starting(facts: Facts) -> str | None:
     if facts.process is not None and facts.process.is_stopped:
         return None
     if unit and unit.sub_state == "auto-restart":
-        return f"waits for its next start; the last one {_ending(unit)}"
+        kept = any(fact.is_kept for fact in facts.listeners)
+        meanwhile = "; systemd keeps the port, and clients wait" if kept else ""
+        return f"waits for its next start; the last one {_ending(unit)}{meanwhile}"
     age_s = facts.process.age_s if facts.process else (unit.changed_age_s if unit else None)
     since = f" for {age_s:.0f} s" if age_s is not None else ""
     said = f": {_said(unit)}" if _said(unit) else ""

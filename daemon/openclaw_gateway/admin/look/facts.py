@@ -80,6 +80,8 @@ class ListenerFact(NamedTuple):
     """Limit of ``queued``, for a listener of a gateway."""
     answers: Health | None = None
     """What somebody else than the gateway answers there; ``None`` if nobody else was asked."""
+    is_kept: bool = False
+    """Whether systemd keeps it for the gateway's next start, and nobody answers until then."""
 
 
 class Standby(NamedTuple):

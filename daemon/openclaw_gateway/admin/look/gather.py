@@ -50,7 +50,7 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
     child_pid = lock.record.child_pid if lock.record and not displaced_by else None
     family = _family(lock, child_pid)
     known = (lock.port_pid, main_pid, *family)
-    listeners = _listeners(port, [pid for pid in known if pid])
+    listeners = _mark_kept(unit, _listeners(port, [pid for pid in known if pid]))
     strangers = _strangers(listeners, set(known))
     if owner is not None:
         listeners = _ask_beside(listeners, {fact.pid for fact in strangers})
@@ -128,8 +128,24 @@ def _strangers(
     listeners: tuple[ListenerFact, ...], known: set[int | None]
 ) -> tuple[ProcessDetails, ...]:
     """Look at those who listen beside the gateway; one who has left meanwhile is none."""
-    pids = dict.fromkeys(fact.pid for fact in listeners if fact.pid and fact.pid not in known)
+    theirs = [fact for fact in listeners if not fact.is_kept]
+    pids = dict.fromkeys(fact.pid for fact in theirs if fact.pid and fact.pid not in known)
     return tuple(fact for fact in map(look_at, pids) if fact)
+
+
+def _mark_kept(unit: Unit | None, listeners: tuple[ListenerFact, ...]) -> tuple[ListenerFact, ...]:
+    """
+    Mark those that a service manager keeps for the unit's next start.
+
+    While the unit runs, its main process is who has them. Before that they are seen in the manager's
+    hands, or, by those who may not look there, in nobody's.
+    """
+    if unit is None or unit.kept == 0 or unit.main_pid is not None:
+        return listeners
+    return tuple(
+        fact._replace(is_kept=fact.pid is None or process.is_service_manager(fact.pid))
+        for fact in listeners
+    )
 
 
 def _ask_beside(listeners: tuple[ListenerFact, ...], pids: set[int]) -> tuple[ListenerFact, ...]:
@@ -155,12 +171,13 @@ def _ask(
     """
     Ask for the gateway's health, unless asking would change or tell nothing.
 
-    A connection to a socket unit would start the service, and one from here would not reach
-    another network.
+    A connection to a socket unit would start the service, one to what systemd keeps would wait for
+    the next start, and one from here would not reach another network.
     """
     host = _asked_host(listeners, (lock.record and lock.record.host) or subject.place.host)
     awaited = subject.socket is not None and main is None
-    if awaited or (main is not None and not main.same_network):
+    kept = bool(listeners) and all(fact.is_kept for fact in listeners)
+    if awaited or kept or (main is not None and not main.same_network):
         return HealthFact(host, subject.place.port, Health.UNKNOWN, 0.0)
     return check(host, subject.place.port)
 
@@ -173,7 +190,7 @@ def _unseen(subject: Subject, lock: LockFact, listeners: tuple[ListenerFact, ...
         notes.append(f"configuration: {subject.place.problem}")
     if lock.problem:
         notes.append(f"lock of the state directory: {lock.problem}")
-    if any(fact.pid is None for fact in listeners):
+    if any(fact.pid is None and not fact.is_kept for fact in listeners):
         uid = os.geteuid()
         notes.append(f"listener: whose it is can't be seen by uid {uid}; root sees it")
     return notes

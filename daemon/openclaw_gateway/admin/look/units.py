@@ -22,7 +22,7 @@ _PROPERTIES = """
     StartLimitIntervalUSec StartLimitBurst WatchdogUSec WatchdogTimestampMonotonic
     ActiveEnterTimestampMonotonic InactiveExitTimestampMonotonic InactiveEnterTimestampMonotonic
     ExecMainStartTimestampMonotonic ExecMainExitTimestampMonotonic
-    User StateDirectory ConfigurationDirectory Environment EnvironmentFiles ExecStart
+    User StateDirectory ConfigurationDirectory Environment EnvironmentFiles ExecStart NFileDescriptorStore
 """.split()
 
 
@@ -139,6 +139,8 @@ class Unit(NamedTuple):
     environment: dict[str, str]
     environment_files: tuple[str, ...]
     argv: tuple[str, ...]
+    kept: int
+    """Descriptors that the manager keeps for the next start: its listening sockets."""
 
     @property
     def is_guard(self) -> bool:
@@ -329,6 +331,7 @@ def _unit(values: dict[str, str], manager: Manager, now_s: float) -> Unit:
             for line in text("EnvironmentFiles").splitlines()
         ),
         argv=_argv(text("ExecStart")),
+        kept=number("NFileDescriptorStore"),
     )  # fmt: skip
 
 
