@@ -271,6 +271,14 @@ def test_start_behind_a_hung_owner_is_not_misled_by_its_own_listener(
             kept.accept()
 
 
+def test_socket_unit_and_standby_exclude_each_other(resume: Resume, port: int) -> None:
+    with listen("127.0.0.1", port) as handed:
+        daemon = resume("--standby", handed=[(SOCKET_UNIT, handed.fileno())])
+        assert daemon.finish() == 78
+    said = "\n".join(daemon.log)
+    assert f'systemctl disable --now {SOCKET_UNIT}, or "standby": false' in said
+
+
 def test_gateway_with_a_standby_has_nothing_kept(
     resume: Resume, port: int, notify: NotifySocket
 ) -> None:

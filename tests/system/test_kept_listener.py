@@ -313,3 +313,22 @@ def test_status_says_who_keeps_the_port_while_nobody_runs(machine: Machine, serv
     assert "systemd keeps the port" in found["reason"]
     checks = machine.run(["openclaw-gateway", "doctor", "--json"], check=False).stdout
     assert "another program" not in checks
+
+
+def test_standby_says_that_systemd_has_the_port_for_a_unit_that_is_away(
+    machine: Machine, service: Unit
+) -> None:
+    service.drop_in(_MUCH_LATER)
+    service.kill("KILL")
+    service.wait_for("SubState", "auto-restart")
+    standby = machine.profile("standing", start=False, port=PORT)
+    machine.write("/etc/openclaw-gateway/standing/openclaw-gateway.json", '{"standby": true}')
+    machine.systemctl("start", "--no-block", standby.name)
+    machine.until(
+        f'systemctl show -P StatusText {standby.name} | grep -q "standby behind pid 1 (systemd"'
+    )
+    service.start()
+    standby.wait_for("ActiveState", "active")
+    assert f"behind pid {service.pid} " in standby.show("StatusText")
+    assert standby.show("NFileDescriptorStore") == "0"
+    machine.systemctl("disable", "--now", standby.name)

@@ -443,7 +443,7 @@ def acquire(
                 hosts,
                 port=settings.port,
                 supervisor=supervisor,
-                keep=not settings.standby,
+                standby=settings.standby,
             )
         undo.callback(adopted.close)
         claim = Claim(_own_record(settings, supervisor))

@@ -163,7 +163,7 @@ def adopt(
     *,
     port: int,
     supervisor: Supervisor,
-    keep: bool = True,
+    standby: bool = False,
 ) -> Adopted:
     """
     Take over exactly those listening sockets that systemd passed and the settings want.
@@ -177,11 +177,12 @@ def adopt(
         addresses: The wanted ones, IP literals.
         port: The wanted one.
         supervisor: Told what need not be kept any more.
-        keep: Whether systemd is to go on keeping what fits.
+        standby: Whether we stand by for others, and others for us. Then nothing is kept, not even what
+            fits: systemd's copies would have the port when a standby comes for it.
 
     Raises:
         ConfigurationError: A socket unit's socket is not a listening TCP socket, or on another
-            address or port.
+            address or port; or there is a socket unit, and we stand by.
     """
     wanted = set(addresses)
     sockets: dict[str, socket.socket] = {}
@@ -189,7 +190,7 @@ def adopt(
     # A socket unit's first: what we kept for the same address is one too many then.
     for handed in sorted(passed.handed, key=lambda each: each.is_kept):
         if not handed.is_kept:
-            _check_activated(handed, port=port, wanted=wanted)
+            _check_activated(handed, port=port, wanted=wanted, standby=standby)
         serves = _served(handed, port) & wanted - sockets.keys()
         is_known = handed.name == STORED or not handed.is_kept
         if handed.listener is not None and is_known and serves:
@@ -198,11 +199,11 @@ def adopt(
         else:
             unfit.append(handed)
     activated = [each.listener for each in passed.handed if not each.is_kept and each.listener]
-    gone = unfit if keep else passed.handed
+    gone = passed.handed if standby else unfit
     for name in {each.name for each in gone if each.is_kept}:
         supervisor.discard(name)
     passed.handed.clear()
-    if keep and unfit:
+    if unfit and not standby:
         # That took those that fit as well, as they have the same name.
         supervisor.keep(STORED, [each for each in sockets.values() if each not in activated])
     for each in unfit:
@@ -223,8 +224,14 @@ def _served(handed: Handed, port: int) -> set[str]:
     return {host, "0.0.0.0"} if is_dual else {host}
 
 
-def _check_activated(handed: Handed, *, port: int, wanted: set[str]) -> None:
+def _check_activated(handed: Handed, *, port: int, wanted: set[str], standby: bool) -> None:
     """Raise ``ConfigurationError`` for what a socket unit has and the settings don't want."""
+    if standby:
+        raise ConfigurationError(
+            "socket unit", handed.name,
+            "has the port, which a standby could not take over then",
+            hint=f'choose one: systemctl disable --now {handed.name}, or "standby": false',
+        )  # fmt: skip
     if handed.listener is None:
         raise ConfigurationError(
             "socket unit", f"descriptor {handed.fd}", "not a listening TCP socket",

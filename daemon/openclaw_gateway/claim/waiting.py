@@ -292,6 +292,10 @@ class Leave:
                 pid = self._socket_owners[found.inode]
                 if pid is not None:
                     return process.describe(pid, uid=found.uid)
+                if found.uid == os.geteuid() and process.is_service_manager(1):
+                    # No process of our account has what one of them made. So it is in systemd's hands,
+                    # for a unit whose next start is still to come.
+                    return process.describe(1)
             return None
         pid = contended.pid
         if pid is None and record is not None and record.is_local(process.pid_namespace()):
