@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -192,7 +193,10 @@ async def upgraded(
             raise RefusedUpgrade(0, "") from None
         status = int(head.split()[1])
         if status != 101:
-            raise RefusedUpgrade(status, (await reader.read()).decode())
+            # A proxy in between may keep the connection open after the answer.
+            length = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", head)
+            body = await (reader.readexactly(int(length[1])) if length else reader.read())
+            raise RefusedUpgrade(status, body.decode())
         socket = Socket(reader, writer)
         try:
             yield socket
