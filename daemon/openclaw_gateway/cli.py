@@ -230,7 +230,12 @@ def _guard(arguments: argparse.Namespace) -> int:
     elif arguments.startup_path:
         startup = question.expecting(arguments.startup_path, None)
     options = guard.Options(
-        arguments.command, health, startup, arguments.ready_timeout, arguments.stop_signal
+        arguments.command,
+        health,
+        startup,
+        arguments.ready_timeout,
+        arguments.stop_signal,
+        arguments.metrics,
     )
     flags, environ = _flags(arguments), os.environ
     return guard.run(lambda: settings.load(flags, environ, serves=False), environ, options=options)
@@ -396,6 +401,12 @@ def _configure_guard(parser: argparse.ArgumentParser) -> None:
         type=_signal,
         default=signal.SIGTERM,
         help="how it is asked to stop (TERM)",
+    )
+    parser.add_argument(
+        "--metrics",
+        metavar="FILE",
+        type=_textfile,
+        help="where to write metrics for node_exporter's textfile collector (nowhere)",
     )
 
 
@@ -563,6 +574,14 @@ def _account(text: str) -> str:
     if text and text[0] != "-" and all(sign.isalnum() or sign in "._-" for sign in text):
         return text
     raise argparse.ArgumentTypeError(f"must be the name of an account, not {text[:80]!r}")
+
+
+def _textfile(text: str) -> str:
+    if text.endswith(".prom") and "\0" not in text:
+        return os.path.abspath(text)
+    raise argparse.ArgumentTypeError(
+        f"must end with .prom, or node_exporter does not read it, not {text[:80]!r}"
+    )
 
 
 def _signal(text: str) -> signal.Signals:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 import program
+import promtool
+import scrape
 from conftest import CAP_S, Daemon, NotifySocket, Start, clean_environ, free_port
 from node_like import NodeLike
 from openclaw_gateway.claim.baseport import holder
@@ -442,3 +444,92 @@ def test_what_a_guard_loads_is_little(start: Start, port: int) -> None:
     daemon.finish()
     loaded = {line.rpartition("|")[2].strip() for line in daemon.log if "import time" in line}
     assert not loaded & {"asyncio", "requests", "ssl", "http.client", "subprocess", "h11"}
+
+
+class TestMetrics:
+    """The file for node_exporter is true whenever the guard tells of something."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        return tmp_path / "metrics.prom"
+
+    def read(self, file: Path) -> dict[str, float]:
+        """Return the samples by what their names have behind the prefix."""
+        found = scrape.samples(file.read_text())
+        return {name.removeprefix("openclaw_guard_"): value for name, value in found.items()}
+
+    def test_promtool_accepts_it_and_it_says_what_systemd_hears(
+        self, guard: Guard, notify: NotifySocket, file: Path
+    ) -> None:
+        guarded = guard(
+            "starting", f"--metrics={file}", NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="1500000"
+        )
+        while "starting" not in notify.wait_for("STATUS=starting"):
+            pass
+        started = self.read(file)
+        assert (started["phase{starting}"], started["ready"]) == (1, 0)
+        guarded.tell("started")
+        notify.wait_for("READY=1")
+        ready = self.read(file)
+        assert (ready["phase{ready}"], ready["ready"], ready["degraded"]) == (1, 1, 0)
+        assert ready["looks_total{healthy}"] >= 1
+        assert ready["watchdog_interval_seconds"] == 1.5
+        assert promtool.run("check", "metrics", stdin=file.read_text()) == ""
+        notify.wait_for("WATCHDOG=1")
+        os.kill(guarded.child_pid, signal.SIGSTOP)
+        notify.wait_for("STATUS=degraded")
+        mute = self.read(file)
+        assert (mute["phase{ready}"], mute["ready"], mute["degraded"]) == (1, 0, 1)
+        assert mute["looks_total{mute}"] >= 1
+        assert mute["child_start_time_seconds"] == ready["child_start_time_seconds"]
+        os.kill(guarded.child_pid, signal.SIGCONT)
+        notify.drain().clear()
+        notify.wait_for("WATCHDOG=1")
+        assert self.read(file)["ready"] == 1
+
+    def test_stop_that_was_asked_for_removes_it(self, guard: Guard, file: Path) -> None:
+        guarded = guard(f"--metrics={file}").ready()
+        assert file.exists()
+        assert guarded.guard.stop() == 0
+        assert list(file.parent.glob("metrics*")) == []
+
+    @pytest.mark.parametrize("line", ["exit 0", "exit 3", "exit 78"])
+    def test_any_other_end_stands_in_it(self, guard: Guard, file: Path, line: str) -> None:
+        guarded = guard(f"--metrics={file}").ready()
+        guarded.tell(line)
+        guarded.guard.finish()
+        ended = self.read(file)
+        assert (ended["phase{ended}"], ended["ready"]) == (1, 0)
+        guard(f"--metrics={file}").ready()
+        assert self.read(file)["ready"] == 1
+
+    def test_file_that_cannot_be_written_is_said_once_and_guards_on(
+        self, guard: Guard, notify: NotifySocket, tmp_path: Path
+    ) -> None:
+        nowhere = tmp_path / "nowhere/metrics.prom"
+        guarded = guard(
+            f"--metrics={nowhere}", NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="1500000"
+        ).ready()
+        for _ in range(2):
+            notify.wait_for("WATCHDOG=1")
+        assert guarded.guard.stop() == 0
+        said = [line for line in guarded.guard.log if "no metrics" in line]
+        assert said == [
+            f"openclaw-gateway: warning: no metrics: {nowhere}: No such file or directory"
+        ]
+
+    def test_file_of_another_kind_is_refused_by_name(self, start: Start, tmp_path: Path) -> None:
+        daemon = start("guard", "--metrics", str(tmp_path / "metrics.txt"), "--", "true")
+        assert daemon.finish() == 2
+        assert "must end with .prom, or node_exporter does not read it" in "\n".join(daemon.log)
+
+    def test_file_of_somebody_else_stays_when_nothing_was_written(
+        self, guard: Guard, start: Start, file: Path
+    ) -> None:
+        """A second guard on the port ends before it has anything to tell."""
+        guard(f"--metrics={file}").ready()
+        before = file.read_text()
+        second = start("guard", f"--metrics={file}", "--", "true")
+        assert second.finish() != 0
+        assert file.read_text().splitlines()[:3] == before.splitlines()[:3]
+        assert self.read(file)["ready"] == 1

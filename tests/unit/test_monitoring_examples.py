@@ -7,8 +7,10 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from test_metrics import ALL
+from test_textfile import SEEN
 
 from monitoring import ALERTS, RULES, dashboard, expressions
+from openclaw_gateway.guard.textfile import exposition
 from openclaw_gateway.server import metrics
 
 
@@ -31,7 +33,8 @@ def test_nothing_is_asked_for_that_there_is_not(text: str) -> None:
         for family in text_string_to_metric_families(body.decode())
         for sample in family.samples
     }
-    assert set(re.findall(r"\b(?:openclaw_gateway|process)_[a-z_]+", text)) <= ours
+    ours |= set(re.findall(r"^openclaw_guard_[a-z_]+", exposition(SEEN), re.MULTILINE))
+    assert set(re.findall(r"\b(?:openclaw_gateway|openclaw_guard|process)_[a-z_]+", text)) <= ours
     assert "$" not in re.sub(r"\{\{.*?\}\}", "", text, flags=re.DOTALL)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from openclaw_gateway import lifecycle, standby
@@ -19,6 +20,7 @@ from openclaw_gateway.guard.child import Child, environment
 from openclaw_gateway.guard.inspection import Expectation
 from openclaw_gateway.guard.question import Route
 from openclaw_gateway.guard.rule import Ending, Phase, after_exit
+from openclaw_gateway.guard.textfile import Textfile
 from openclaw_gateway.guard.watch import Ended, Watch
 from openclaw_gateway.host import process
 from openclaw_gateway.host.address import url
@@ -45,6 +47,8 @@ class Options(NamedTuple):
     startup: Route | None
     ready_timeout_s: float
     stop_signal: signal.Signals
+    metrics: str | None
+    """Where to write metrics; ``None`` for none."""
 
 
 def nobody_listens(start: Start) -> None:
@@ -80,13 +84,23 @@ def run(
     with (
         lifecycle.begun(environ) as life,
         standby.claimed(life, load, steps=GUARD) as (settings, held),
-        turn.taken(settings.cluster, held, life) as keeper,
+        _textfile(options, settings, life) as textfile,
+        turn.taken(settings.cluster, held, life, textfile) as keeper,
     ):
-        ended = _watch(settings, held, life, environ, options, keeper=keeper)
+        ended = _watch(settings, held, life, environ, options, keeper=keeper, textfile=textfile)
         if keeper is not None and (lost := keeper.error()) is not None:
             raise lost
         _conclude(ended, settings, held, life, options)
     return life.exit_code
+
+
+@contextmanager
+def _textfile(options: Options, settings: Settings, life: lifecycle.Life) -> Iterator[Textfile]:
+    textfile = Textfile(
+        options.metrics, port=settings.port, vitals=life.supervisor.vitals, journal=life.journal
+    )
+    with textfile.kept():
+        yield textfile
 
 
 def _watch(
@@ -97,6 +111,7 @@ def _watch(
     options: Options,
     *,
     keeper: Keeper | None,
+    textfile: Textfile,
 ) -> Ended:
     """Start the child, and see it to its end."""
     port = settings.port
@@ -122,9 +137,11 @@ def _watch(
         STATE_DIR=held.state.path,
     )
     held.record = held.record._replace(child_pid=child.pid)
+    textfile.started()
 
     def on_phase(phase: Phase, after_s: float) -> None:
         held.publish(_RECORD_PHASE[phase])
+        textfile.entered(phase)
         if phase is Phase.READY:
             life.journal.write(
                 Event.CHILD_READY,
@@ -149,6 +166,7 @@ def _watch(
         hold=held.base_port,
         answer=held.answer,
         keeper=keeper,
+        textfile=textfile,
     )
     try:
         return watch.until_end()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from openclaw_gateway import lifecycle
 from openclaw_gateway.claim.claim import Claim
 from openclaw_gateway.claim.record import Phase as RecordPhase
+from openclaw_gateway.guard.textfile import Textfile
 from openclaw_gateway.host import signals
 from openclaw_gateway.settings.model import Cluster
 from openclaw_gateway.supervisor.events import Event
@@ -29,7 +30,9 @@ _SIGNALS = (*lifecycle.STOP_SIGNALS, signal.SIGHUP)
 
 
 @contextmanager
-def taken(cluster: Cluster | None, held: Claim, life: lifecycle.Life) -> Iterator[Keeper | None]:
+def taken(
+    cluster: Cluster | None, held: Claim, life: lifecycle.Life, textfile: Textfile
+) -> Iterator[Keeper | None]:
     """
     Stand by until this host is its cluster's active one, and give that back when the block is left.
 
@@ -37,6 +40,7 @@ def taken(cluster: Cluster | None, held: Claim, life: lifecycle.Life) -> Iterato
         cluster: The cluster; ``None`` for a guard that asks nobody.
         held: The claim.
         life: Told of the role.
+        textfile: Shows it.
 
     Yields:
         What keeps the tenure; whoever serves has it ``advance`` whenever that is due.
@@ -49,18 +53,18 @@ def taken(cluster: Cluster | None, held: Claim, life: lifecycle.Life) -> Iterato
         return
     from openclaw_gateway.cluster.tenure import Keeper
 
-    keeper = Keeper(
-        cluster, state_dir=held.state.path, journal=life.journal, show=lambda role: None
-    )
+    keeper = Keeper(cluster, state_dir=held.state.path, journal=life.journal, show=textfile.shows)
+    textfile.lease = keeper.lease
+    textfile.shows(keeper.role)
     try:
-        _stand_by(keeper, held, life)
+        _stand_by(keeper, held, life, textfile)
         yield keeper
     finally:
         keeper.fade()
         keeper.release()
 
 
-def _stand_by(keeper: Keeper, held: Claim, life: lifecycle.Life) -> None:
+def _stand_by(keeper: Keeper, held: Claim, life: lifecycle.Life, textfile: Textfile) -> None:
     """Look at the record until it is ours. READY is said at once: the unit is in its role."""
     held.publish(RecordPhase.STANDBY)
     life.supervisor.ready(_status(keeper))
@@ -80,6 +84,7 @@ def _stand_by(keeper: Keeper, held: Claim, life: lifecycle.Life) -> None:
                 ping_due_s = now_s + pause_s
                 life.supervisor.ping()
             life.supervisor.status(_status(keeper))
+            textfile.refresh()
             left_s = max(min(keeper.due_s, ping_due_s) - now_s, 0.0)
             for fd, _ in poll.poll(left_s * 1000 + 1):
                 if fd == woken:

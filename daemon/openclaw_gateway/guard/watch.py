@@ -17,6 +17,7 @@ from openclaw_gateway.client.answer import Health
 from openclaw_gateway.guard.child import Child
 from openclaw_gateway.guard.inspection import Expectation, Inspector, Neighbours
 from openclaw_gateway.guard.rule import Action, Exit, Look, Phase, after_look
+from openclaw_gateway.guard.textfile import Textfile
 from openclaw_gateway.host import signals
 from openclaw_gateway.host.address import url
 from openclaw_gateway.supervisor.events import DEGRADED_STATUS, Event
@@ -92,6 +93,7 @@ class Watch:
         on_phase: Callable[[Phase, float], None],
         hold: Asked,
         answer: Callable[[], None],
+        textfile: Textfile,
         keeper: Turn | None = None,
     ) -> None:
         """
@@ -106,13 +108,14 @@ class Watch:
             on_phase: Called with each new phase, and the seconds since the child was started.
             hold: The base port's.
             answer: Answers those who ask for the base port's holder.
+            textfile: Shows what each look found.
             keeper: Keeps the tenure; ``None`` without a cluster. With one, READY has been said by the standby.
         """
         self._child, self._expectation = child, expectation
         self._supervisor, self._journal = supervisor, journal
         self._name, self._on_phase = f"pid {child.pid} ({name})", on_phase
         self._hold, self._answer = hold, answer
-        self._keeper = keeper
+        self._textfile, self._keeper = textfile, keeper
         self._phase = Phase.STARTING
         self._gave_up = False
         self._degraded = False
@@ -240,6 +243,7 @@ class Watch:
         action = after_look(
             self._phase, look, waited_s=waited_s, ready_timeout_s=self._expectation.ready_timeout_s
         )
+        self._textfile.looked(look, is_well=action in (Action.READY, Action.FEED))
         pause_s = self._pause_s
         match action:
             case Action.READY:

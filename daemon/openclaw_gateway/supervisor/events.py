@@ -66,6 +66,7 @@ class Event(Enum):
     TENURE_LOST = ("cbf288ca8dd042039dda7469df4125eb", Priority.CRIT)
     STANDBY = ("4c674e912b214d2e876ddbe90d07020f", Priority.NOTICE)
     TOOK_OVER = ("36e5789f08d043f281a05661560e8fd1", Priority.NOTICE)
+    METRICS_UNWRITTEN = ("60c6b44ac60845bcae2dd9cdb139dfb4", Priority.WARNING)
 
     def __init__(self, message_id: str, priority: Priority) -> None:
         self.message_id, self.priority = message_id, priority
