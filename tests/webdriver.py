@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import pytest
 import requests
 
-from conftest import CAP_S
+CAP_S = 60.0
+"""A generous cap on anything that should take a moment. Not conftest's: in tests/system that is another one."""
 
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """WebDriver, section 12.2: the key by which an element is known."""
@@ -205,9 +206,10 @@ class Browser:
             mobile=False,
         )
 
-    def dark(self) -> None:
-        """Prefer dark colours."""
-        features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    def prefer(self, colours: str) -> None:
+        """Prefer ``dark`` or ``light`` colours, and see them at once."""
+        wanted = {"prefers-color-scheme": colours, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wanted.items()]
         self.cdp("Emulation.setEmulatedMedia", features=features)
 
     def screenshot(self, path: Path) -> None:
@@ -217,13 +219,9 @@ class Browser:
 
     def shots(self, folder: Path) -> None:
         """Write the whole page as it is, in both colours, for a desk and for a phone."""
-        for name, width, is_dark in (
-            ("light", 1280, False),
-            ("narrow", 390, False),
-            ("dark", 1280, True),
-        ):
-            if is_dark:
-                self.dark()
+        looks = {"light": (1280, "light"), "narrow": (390, "light"), "dark": (1280, "dark")}
+        for name, (width, colours) in looks.items():
+            self.prefer(colours)
             self.resize(width, 600)
             self.resize(width, self.run("return document.documentElement.scrollHeight"))
             self.screenshot(folder / f"{name}.png")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ import pytest
 import requests
 
 from conftest import CAP_S, TOKEN, Daemon, Start, clean_environ
+from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.client.conversation import begun
+from openclaw_gateway.protocol.role import Role
 from webdriver import ENTER, SPACE, TAB, Browser, Open
-from wire import admitted, run
+from wire import admitted, in_process, run
 
 
 def enter(browser: Browser, port: int, secret: str = TOKEN) -> Browser:
@@ -277,6 +281,89 @@ def test_gateway_that_hangs_or_is_gone_is_a_state_of_the_page(
     browser.until_text("#age", "live")
 
 
+def test_standby_says_who_is_active_and_the_page_follows_a_takeover(
+    browse: Open, port: int, state_dir: Path
+) -> None:
+    active = Role("home", True, "gw-a", "http://gw-a:18789", 42, 1, "active (token 42)")
+    other = active._replace(active=False, reason="gw-b is active (token 42)")
+
+    async def serve() -> None:
+        async with in_process(port, state_dir, []) as server:
+            server.phase = Phase.READY
+            server.show_role(other)
+            browser = await asyncio.to_thread(browse, f"http://127.0.0.1:{port}/")
+            said = await asyncio.to_thread(browser.until_text, "#word", "standby")
+            reason = await asyncio.to_thread(browser.text, "#reason")
+            assert (said, reason) == ("standby", "gw-b is active (token 42), at http://gw-a:18789")
+            server.show_role(active)
+            await asyncio.to_thread(enter, browser, port)
+            shown = await asyncio.to_thread(facts, browser)
+            assert shown["cluster"] == "home, fencing token 42"
+            server.show_role(other._replace(token=43, reason="gw-b is active (token 43)"))
+            await asyncio.to_thread(browser.until_text, "#reason", "gw-b is active (token 43)")
+            assert await asyncio.to_thread(browser.text, "#word") == "standby"
+
+    run(serve())
+
+
+class Way:
+    """A way to a gateway that may be cut: what is on it ends, and what comes next goes through again."""
+
+    def __init__(self, port: int) -> None:
+        self._port, self._ends = port, set[socket.socket]()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                near, far = (
+                    self._listener.accept()[0],
+                    socket.create_connection(("127.0.0.1", self._port)),
+                )
+                self._ends |= {near, far}
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):  # cut
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._ends.clear()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+
+def test_lost_connection_is_a_state_of_the_page_that_ends(
+    start: Start, browse: Open, port: int
+) -> None:
+    start().ready()
+    way = Way(port)
+    try:
+        browser = enter(browse(f"http://127.0.0.1:{way.port}/"), way.port)
+        browser.run(
+            "window.words = []; new MutationObserver(() => words.push(word.textContent))"
+            ".observe(word, { childList: true })"
+        )
+        way.cut()
+        browser.until("return words.includes('connecting') && words.at(-1) === 'unmanaged'")
+        browser.until_text("#age", "live")
+        assert browser.console() == []
+    finally:
+        way.close()
+
+
 def test_wrong_token_is_refused_in_words_and_the_right_one_is_taken_then(
     start: Start, browse: Open, port: int
 ) -> None:
@@ -407,16 +494,12 @@ def test_page_fits_a_phone_and_follows_the_colours_that_one_prefers(
     for width in (320, 390, 768, 1280, 1920):
         browser.resize(width, 800)
         assert browser.run("return document.documentElement.scrollWidth") <= width
-    browser.dark()
+    browser.prefer("dark")
     assert browser.run(look) != light
     # WCAG 2.2, 1.4.3: text has a contrast of 4.5 to what is behind it.
     for scheme in ("dark", "light"):
-        browser.cdp(
-            "Emulation.setEmulatedMedia",
-            features=[{"name": "prefers-color-scheme", "value": scheme}],
-        )
+        browser.prefer(scheme)
         for tone in ("quiet", "good", "warn", "bad"):
-            browser.run("document.body.style.transition = word.style.transition = 'none'")
             browser.run("document.body.dataset.tone = arguments[0]", tone)
             for selector in ("#word", "#reason", "#age", "dt", "#log time", "figcaption"):
                 assert browser.run(_CONTRAST, selector) >= 4.5, (scheme, tone, selector)

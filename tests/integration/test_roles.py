@@ -106,6 +106,17 @@ def test_standby_lives_and_serves_nothing(port: int, state_dir: Path) -> None:
     }  # fmt: skip
 
 
+def test_standby_shows_its_page_to_browsers(port: int, state_dir: Path) -> None:
+    async def visit(_: Server) -> list[int]:
+        html = {"Accept": "text/html"}
+        return [
+            (await asyncio.to_thread(ask, port, path, headers=html)).status_code
+            for path in ("/", "/page.js", "/nothing")
+        ]
+
+    assert served(port, state_dir, visit, role=STANDBY) == [200, 200, 503]
+
+
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.DRAINING])
 @pytest.mark.parametrize("role", [ACTIVE, STANDBY])
 def test_who_starts_or_stops_is_neither(

@@ -281,9 +281,14 @@ class Server:
         problem = self._refused(request)
         if problem:
             return Response(403, f"{problem}\n", close=True)
-        if self.phase is Phase.STANDBY and self._role is not None:
+        if self.phase is Phase.STANDBY and self._role is not None and not self._wants_page(request):
             return standing.turned_away(self._role)
         return None
+
+    def _wants_page(self, request: Request) -> bool:
+        """Whether a request is for the status page or one of its files, and there is to be one."""
+        is_its = request.path in page.PATHS and (request.path != "/" or page.is_wanted(request))
+        return is_its and self._settings.status_page
 
     def failed(self, request: Request, failure: BaseException) -> None:
         """Log that an answer could not be made; the route is named, not what the peer asked for."""
@@ -383,7 +388,7 @@ class Server:
 
     def _own(self, request: Request, source: Source) -> Response | Upgrade:
         """Serve the status page to browsers, and on its path the WebSocket to clients."""
-        if self._settings.status_page and (request.path != "/" or page.is_wanted(request)):
+        if self._wants_page(request):
             return self._page.answer(request)
         if request.path != "/":
             return Response(404, "not found\n")

@@ -4,7 +4,7 @@
 const STORED = "openclaw-gateway.token";
 const EVERY_MS = 2000, HIDDEN_MS = 10000; // between two looks
 const SILENT_MS = 5000; // without an answer the gateway hangs
-const POINTS = 150; // five minutes
+const SHOWN_MS = 300000; // of the pictures
 const LINES = 50;
 const TONES = {
   running: "good", unmanaged: "good", standby: "good",
@@ -146,12 +146,12 @@ async function greet(mine) {
 function refused(mine, { message, details = {}, retryAfterMs }) {
   const code = details.code || "";
   drop();
-  if (/^AUTH_(TOKEN|PASSWORD)_/.test(code)) {
+  const missing = code.endsWith("_MISSING"); // with a secret: none is of any use here
+  if (/^AUTH_(TOKEN|PASSWORD)_/.test(code) && !(missing && secret)) {
     kind = code.includes("PASSWORD") ? "password" : "token";
-    const wrong = code.endsWith("MISMATCH") && secret;
     forget();
-    question(wrong ? `This is not the gateway's ${kind}.` : `The gateway answers. Its ${kind} opens this page.`);
-    if (wrong) document.body.dataset.tone = "bad";
+    question(!missing ? `This is not the gateway's ${kind}.` : `The gateway answers. Its ${kind} opens this page.`);
+    if (!missing) document.body.dataset.tone = "bad";
   } else if (code === "AUTH_RATE_LIMITED") {
     question(`Too many wrong ${kind}s came from this address: the gateway does not listen to it for a while.`);
     $("enter").disabled = $("secret").disabled = true;
@@ -210,12 +210,11 @@ async function lost(mine) {
   if (link) return;
   failed += 1;
   const said = leaving ? `It said goodbye (${leaving.reason}), and` : mine.live ? "The connection was lost, and" : "There is no connection:";
-  const standby = alive && !mine.opened && await replica();
+  if (alive && !mine.opened && await standby()) return;
   if (link) return;
-  if (standby) {
-    const { reason = "another gateway of the cluster is active", url } = standby.cluster || {};
-    verdict("standby", `${reason}${url ? `: ${url}` : ""}`);
-  } else if (alive && !mine.opened) {
+  if (alive && mine.opened) {
+    verdict("connecting", "The connection was lost.");
+  } else if (alive) {
     verdict("refused", "The gateway lives, but takes no WebSocket from here: its limits are reached, or this address "
       + "is none of its allowedHosts.", elsewhere());
   } else {
@@ -224,13 +223,15 @@ async function lost(mine) {
   redial(Math.min(1000 * 2 ** (failed - 1), 15000));
 }
 
-async function replica() { // what a standby of a cluster says of itself
-  try {
-    const answer = await fetch("replica", { cache: "no-store" });
-    return answer.ok && await answer.json();
-  } catch {
-    return false;
-  }
+async function standby() { // which lets no WebSocket in, and says to everybody what it is
+  const answer = await fetch("replica", { cache: "no-store" }).catch(() => ({}));
+  if (!answer.ok || link) return Boolean(link);
+  const { cluster = {} } = await answer.json(); // told to who asks from its own machine
+  verdict("standby", `${cluster.reason || "another gateway of the cluster is active"}`
+    + `${cluster.url ? `, at ${cluster.url}` : ""}`);
+  clearTimeout(timer);
+  timer = setTimeout(async () => await standby() || dial(), SILENT_MS);
+  return true;
 }
 
 // What is asked for again and again.
@@ -285,7 +286,7 @@ function show(mine, status) {
   const { claim, clients, served, limits, failing, watchdog, auth, cluster } = status;
   shownAt = Date.now();
   known = status.statusCommand;
-  const host = claim.host.includes(":") ? `[${claim.host}]` : claim.host;
+  const host = claim.host?.includes(":") ? `[${claim.host}]` : claim.host || location.hostname;
   say($("where"), `${mine.host ? `${mine.host}, ` : ""}${host}:${claim.port}`);
   verdict(status.state, status.reason, status.next);
   $("facts").hidden = false;
@@ -376,17 +377,19 @@ const series = [
 function rate(mine, { served }) { // of others: what this page asks for is left out
   const now = performance.now(), all = served.requests + served.calls - mine.calls;
   const before = seen.rate;
-  seen.rate = { now, all, mine };
-  if (!before || before.mine !== mine) return undefined;
-  return Math.max(0, (all - before.all) / (now - before.now) * 1000);
+  if (before?.mine === mine && now - before.now < EVERY_MS / 2) return before.value; // too short to tell
+  const value = before?.mine === mine ? Math.max(0, (all - before.all) / (now - before.now) * 1000) : undefined;
+  seen.rate = { now, all, mine, value };
+  return value;
 }
 
 function picture(mine, status) {
   for (const one of series) {
-    const value = one.of(mine, status);
     one.figure ||= frame(one);
-    one.points.push([shownAt, value]);
-    one.points = one.points.slice(-POINTS);
+    one.points = one.points.filter(([ms]) => ms > shownAt - SHOWN_MS);
+    const last = one.points.at(-1), value = one.of(mine, status);
+    if (last && shownAt - last[0] < EVERY_MS / 2) last[1] = value; // an event came between two looks
+    else one.points.push([shownAt, value]);
     draw(one);
   }
 }
@@ -411,7 +414,7 @@ function draw(one) {
   const points = one.points.filter(([, value]) => value !== undefined);
   const most = Math.max(0, ...points.map(([, value]) => value)), top = Math.max(1, most) * 1.15;
   const now = Date.now();
-  const x = (ms) => (300 - (now - ms) / EVERY_MS * 300 / POINTS).toFixed(1);
+  const x = (ms) => (300 - (now - ms) / SHOWN_MS * 300).toFixed(1);
   const y = (value) => (54 - value / top * 50).toFixed(1);
   let line = "", area = "", before = null;
   for (const [ms, value] of one.points) {
