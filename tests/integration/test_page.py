@@ -11,6 +11,8 @@ import pytest
 import requests
 
 from conftest import CAP_S, TOKEN, Start
+from openclaw_gateway.admin.judge.state import EXIT_CODES, State, StatusCode
+from openclaw_gateway.server import page
 from openclaw_gateway.server.page import PATHS
 
 CHROMIUM = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
@@ -57,14 +59,14 @@ def test_page_holds_no_data_and_asks_nobody_else_for_anything(
     start().ready()
     for path in PATHS:
         text = get(port, path).text
-        for secret in (TOKEN, str(state_dir), str(port)):
+        for secret in (TOKEN, str(state_dir), f":{port}"):
             assert secret not in text, path
         links = re.findall(r"https?://[^\"' >]*", text)
         assert set(links) <= {"http://www.w3.org/2000/svg"}, path  # a name, not an address
         assert "innerHTML" not in text and "insertAdjacentHTML" not in text
-    page = get(port).text
-    assert not re.search(r"<script(?![^>]* src=)|<style| style=| on\w+=", page)
-    files = set(re.findall(r"(?:href|src)=\"([^\"]+)\"", page))
+    html = get(port).text
+    assert not re.search(r"<script(?![^>]* src=)|<style| style=| on\w+=", html)
+    files = set(re.findall(r"(?:href|src)=\"([^\"]+)\"", html))
     assert {f"/{name}" for name in files} == PATHS - {"/"}
 
 
@@ -146,3 +148,18 @@ def test_upgrade_from_the_page_itself_is_let_through(start: Start, port: int) ->
         with socket.create_connection(("127.0.0.1", port), timeout=CAP_S) as connection:
             connection.sendall(f"GET / HTTP/1.1\r\n{head}\r\n".encode())
             assert connection.recv(12) == b"HTTP/1.1 101"
+
+
+def test_colours_are_those_of_the_verb_status() -> None:
+    script = (Path(page.__file__).parent / "assets/page.js").read_text()
+    (table,) = re.findall(r"const TONES = {(.*?)};", script, re.DOTALL)
+    tones = dict(re.findall(r"(\w+): \"(\w+)\"", table))
+    expected = {
+        StatusCode.HEALTHY: "good",
+        StatusCode.STARTING: "warn",
+        StatusCode.UNKNOWN: "warn",
+        StatusCode.UNWELL: "bad",
+        StatusCode.NOT_RUNNING: "bad",
+    }
+    for state in State:
+        assert tones.get(state.value, "bad") == expected[EXIT_CODES[state]], state

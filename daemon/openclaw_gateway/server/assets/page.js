@@ -172,7 +172,7 @@ function question(reason) {
   verdict("locked", reason);
   say(document.querySelector("label"), kind === "token" ? "Token" : "Password");
   const [words, command] = kind === "token"
-    ? ["Kept until this tab is closed. On the gateway's machine it is shown by",
+    ? ["Kept until this tab is closed. That of the service is shown on its machine by",
       "sudo cat /var/lib/openclaw-gateway/default/gateway.token"]
     : ["Kept until this page is left. On the gateway's machine, what says where it comes from:",
       "openclaw-gateway config"];
