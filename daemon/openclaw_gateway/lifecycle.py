@@ -29,7 +29,7 @@ from openclaw_gateway.errors import (
     ShortageError,
     StorageError,
 )
-from openclaw_gateway.host import process, thread
+from openclaw_gateway.host import process, signals, thread
 from openclaw_gateway.host.address import reachable, url
 from openclaw_gateway.settings.load import Settings
 from openclaw_gateway.supervisor.events import Event
@@ -43,15 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STOP_SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    # RestartKillSignal=SIGUSR1 stands in published drop-ins: who sends these wants a stop for a restart.
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
-_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
+_SIGNALS = (*signals.ENDINGS, signal.SIGHUP)
 _SHORTAGES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 _SELF_CHECK_S = 10.0
 _JOB_S = 0.1
@@ -165,8 +157,15 @@ class Life:
 
     def pause(self, seconds: float) -> None:
         """Sleep, unless and until a stop signal comes, which ends the life. sigtimedwait(2)."""
-        if signal.sigtimedwait(STOP_SIGNALS, seconds):
+        came = signal.sigtimedwait(signals.ENDINGS, seconds)
+        if came:
+            self.stop_on(came.si_signo)
             raise StopRequested
+
+    def stop_on(self, number: int) -> None:
+        """Note that a signal ends the life, and with which status."""
+        self.exit_code = signals.status(number)
+        self.journal.write(Event.STOPPING, f"stopping on {signals.name(number)}")
 
     def serve(
         self, service: Service, claim: Claim, settings: Settings, *, load: Callable[[], Settings]
@@ -228,7 +227,7 @@ class _Serving:
         import asyncio
 
         stop, hurry, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        with _signals(stop, hurry, reload, self._journal):
+        with _signals(stop, hurry, reload, self._life.stop_on):
             if self._claim.base_port is not None:
                 loop = asyncio.get_running_loop()
                 loop.add_reader(self._claim.base_port, self._claim.answer)
@@ -379,7 +378,10 @@ class _Serving:
 
 @contextmanager
 def _signals(
-    stop: asyncio.Event, hurry: asyncio.Event, reload: asyncio.Event, journal: Journal
+    stop: asyncio.Event,
+    hurry: asyncio.Event,
+    reload: asyncio.Event,
+    stop_on: Callable[[int], None],
 ) -> Iterator[None]:
     """
     Have the loop take the signals that waited: the first one stops, a second one hurries.
@@ -388,16 +390,16 @@ def _signals(
     """
     import asyncio
 
-    def on_stop(name: str) -> None:
+    def on_stop(number: int) -> None:
         if stop.is_set():
             hurry.set()
             return
-        journal.write(Event.STOPPING, f"stopping on {name}")
+        stop_on(number)
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, on_stop, number.name)
+    for number in signals.ENDINGS:
+        loop.add_signal_handler(number, on_stop, number)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:

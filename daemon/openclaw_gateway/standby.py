@@ -23,7 +23,7 @@ _UNWATCHED_PAUSE_S = 20.0
 """Seconds between two looks at a healthy owner where systemd watches nothing."""
 _EXTENSION_S = 15.0
 """What systemd is asked for while no owner was seen healthy: several looks, and a probe that goes unanswered."""
-_SIGNALS = (*lifecycle.STOP_SIGNALS, signal.SIGHUP)
+_SIGNALS = (*signals.ENDINGS, signal.SIGHUP)
 
 
 @contextmanager
@@ -181,11 +181,11 @@ class _Standby:
             # If the kernel names it still, a child has inherited what it had; then there is no event to wait for.
             owner.release()
 
-    def _on_signal(self, number: signal.Signals) -> None:
+    def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
             self._reload()
             return
-        self._journal.write(Event.STOPPING, f"stopping on {number.name}")
+        self._life.stop_on(number)
         raise lifecycle.StopRequested
 
     def _reload(self) -> None:

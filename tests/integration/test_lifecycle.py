@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,12 +10,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from resource import RLIMIT_CORE, setrlimit
 from socket import create_server, socket
 
 import pytest
 
 from conftest import Daemon, NotifySocket, Start, clean_environ
 from openclaw_gateway.client.answer import LIVE
+from openclaw_gateway.host import signals
 
 SLEEPER = """
 import asyncio, os, sys
@@ -174,11 +177,44 @@ def test_stop_does_not_wait_for_a_reload(sleeper: Sleeper, notify: NotifySocket)
     assert "used" not in sleeper.log
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2"])
-def test_signals_that_mean_a_stop_get_a_goodbye(sleeper: Sleeper, name: str) -> None:
-    sleeper.signal(signal.Signals[name])
-    assert sleeper.finish() == 0
-    assert f"openclaw-gateway: stopping on {name}" in sleeper.log
+def default_ends(number: int) -> bool:
+    """Whether a signal ends a process that does nothing about it; asked of the kernel."""
+    child = os.fork()
+    if child == 0:
+        # Set before, a limit of no core keeps the kernel from writing one.
+        setrlimit(RLIMIT_CORE, (0, 0))
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.kill(os.getpid(), number)
+        os._exit(0)
+    _, status = os.waitpid(child, os.WUNTRACED)
+    if os.WIFSTOPPED(status):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+FAULTS = {
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS, signal.SIGTRAP, signal.SIGABRT,
+}  # fmt: skip
+UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
+
+
+def test_every_signal_that_would_end_us_and_is_no_fault_of_ours_gets_a_goodbye() -> None:
+    """The kernel's own list of what ends a process, against ours."""
+    catchable = signal.valid_signals() - UNCATCHABLE
+    ends = {int(number) for number in catchable if default_ends(number)}
+    # Python ignores the pipe and the file size, and a hang-up reads the settings again.
+    handled = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP}
+    assert ends - FAULTS - handled == set(map(int, signals.ENDINGS))
+
+
+@pytest.mark.parametrize("number", signals.ENDINGS, ids=signals.name)
+def test_signal_that_ends_us_gets_a_goodbye(sleeper: Sleeper, number: int) -> None:
+    asked = number in signals.STOPS
+    sleeper.signal(number)
+    assert sleeper.finish() == (0 if asked else 128 + number)
+    assert f"openclaw-gateway: stopping on {signals.name(number)}" in sleeper.log
     assert sleeper.log[-1] == "openclaw-gateway: stopped"
 
 

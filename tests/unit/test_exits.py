@@ -42,6 +42,7 @@ def test_status_without_a_last_word_speaks_for_itself(status: int) -> None:
         (1, "", "1"),
         (0, "", "0"),
         (42, "", "42"),
+        (142, "", "142: SIGALRM ended it"),
         (75, "another gateway instance", "75: another gateway instance"),
         (203, "", "203/EXEC: systemd could not execute the program in ExecStart=; is it there, and executable?"),
         (226, "no room", "226/NAMESPACE: no room"),

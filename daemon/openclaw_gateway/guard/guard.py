@@ -22,7 +22,7 @@ from openclaw_gateway.guard.question import Route
 from openclaw_gateway.guard.rule import Ending, Phase, after_exit
 from openclaw_gateway.guard.textfile import Textfile
 from openclaw_gateway.guard.watch import Ended, Watch
-from openclaw_gateway.host import process
+from openclaw_gateway.host import process, signals
 from openclaw_gateway.host.address import url
 from openclaw_gateway.host.ports import listening
 from openclaw_gateway.settings.load import Settings
@@ -208,6 +208,8 @@ def _conclude(
         raise ChildEndedError(
             ending.exit_code, ending.reason, hint=_hint(ended, ending, settings.port)
         )
+    if ended.stopped_by is not None:
+        life.exit_code = signals.status(ended.stopped_by)
 
 
 def _hint(ended: Ended, ending: Ending, port: int) -> str:

@@ -21,12 +21,11 @@ from openclaw_gateway.claim.record import Phase as RecordPhase
 from openclaw_gateway.guard.textfile import Textfile
 from openclaw_gateway.host import signals
 from openclaw_gateway.settings.model import Cluster
-from openclaw_gateway.supervisor.events import Event
 
 if TYPE_CHECKING:
     from openclaw_gateway.cluster.tenure import Keeper
 
-_SIGNALS = (*lifecycle.STOP_SIGNALS, signal.SIGHUP)
+_SIGNALS = (*signals.ENDINGS, signal.SIGHUP)
 
 
 @contextmanager
@@ -96,8 +95,8 @@ def _stand_by(keeper: Keeper, held: Claim, life: lifecycle.Life, textfile: Textf
 def _take(woken: int, life: lifecycle.Life) -> None:
     """Take the signals that came. Raises ``StopRequested``."""
     for number in signals.arrived(woken):
-        if number in lifecycle.STOP_SIGNALS:
-            life.journal.write(Event.STOPPING, f"stopping on {number.name}")
+        if number in signals.ENDINGS:
+            life.stop_on(number)
             raise lifecycle.StopRequested
 
 

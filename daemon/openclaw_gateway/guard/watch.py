@@ -36,9 +36,8 @@ _STARTING_ANSWER_S = 2.0
 _READY_ANSWER_S = 10.0
 """Seconds that a probe waits. A busy gateway is asked again rather than waited for."""
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""Each stops the child, by its own stop signal. OpenClaw's gateway would open a debugger on SIGUSR1."""
-_SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
+_SIGNALS = (*signals.ENDINGS, signal.SIGHUP, signal.SIGCHLD)
+"""The first of these stop the child, by its own stop signal. OpenClaw's gateway would open a debugger on SIGUSR1."""
 
 
 class Turn(Protocol):
@@ -77,6 +76,8 @@ class Ended(NamedTuple):
     exit: Exit
     gave_up: bool
     """Whether we stopped it, as it was not ready in time."""
+    stopped_by: int | None = None
+    """The signal that had us stop it; ``None`` if none had."""
 
 
 class Watch:
@@ -118,6 +119,7 @@ class Watch:
         self._textfile, self._keeper = textfile, keeper
         self._phase = Phase.STARTING
         self._gave_up = False
+        self._stopped_by: int | None = None
         self._degraded = False
         watched_s = supervisor.watchdog_s
         self._pause_s = watched_s / 3 if watched_s else _UNWATCHED_PAUSE_S
@@ -146,7 +148,7 @@ class Watch:
                 exit = self._child.reap()
                 if exit is not None:
                     self._inspector.drop()
-                    return Ended(self._phase, exit, self._gave_up)
+                    return Ended(self._phase, exit, self._gave_up, self._stopped_by)
                 self._go_on()
 
     def _poll(self, woken: int) -> Iterator[int]:
@@ -174,15 +176,16 @@ class Watch:
         for number in signals.arrived(woken):
             self._on_signal(number)
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        if number in _STOP_SIGNALS:
+    def _on_signal(self, number: int) -> None:
+        if number in signals.ENDINGS:
             if self._keeper is not None:
                 self._keeper.fade()
-            self._stop(f"stopping on {number.name}")
+            self._stopped_by = self._stopped_by or number
+            self._stop(f"stopping on {signals.name(number)}")
         elif number == signal.SIGHUP:
             # The child would die of it. Its settings it reads again by itself.
             self._journal.write(
-                Event.RELOADED, f"{number.name}: nothing of a guard's to read again"
+                Event.RELOADED, f"{signals.name(number)}: nothing of a guard's to read again"
             )
 
     def _stop(self, why: str) -> None:

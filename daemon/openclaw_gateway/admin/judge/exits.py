@@ -18,6 +18,9 @@ _OURS: dict[int, str] = {
     ExitCode.CONFIG: "another healthy gateway runs, or the settings are wrong",
 }
 
+_SIGNALLED = 128
+"""A shell adds this to the number of the signal that ended a program; so do we. POSIX, "Exit Status"."""
+
 SYSTEMD = {
     200: ("CHDIR", "systemd could not enter WorkingDirectory="),
     201: ("NICE", "systemd could not set Nice="),
@@ -76,6 +79,8 @@ def meaning(status: int) -> str:
     """Return what an exit status says, without a full stop; empty if its number alone says nothing."""
     if status in SYSTEMD:
         return SYSTEMD[status][1]
+    if _SIGNALLED < status <= _SIGNALLED + signal.SIGRTMAX:
+        return f"{signal_name(status - _SIGNALLED)} ended it"
     return _OURS.get(status, "")
 
 
