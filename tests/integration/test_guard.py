@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import program
 import promtool
 import scrape
 from conftest import CAP_S, Daemon, NotifySocket, Start, clean_environ, free_port
+from manual import displays
 from node_like import NodeLike
 from openclaw_gateway.claim.baseport import holder
 from openclaw_gateway.client.answer import Health
@@ -426,16 +428,34 @@ def test_status_names_a_gateway_that_took_the_port_from_under_a_child(
     assert f"in the place of the guarded pid {guarded.child_pid} (" in found["reason"]
 
 
-def test_any_program_with_a_health_route_can_be_guarded(
+def test_manuals_example_of_another_program_works_as_it_stands_there(
     start: Start, port: int, tmp_path: Path
 ) -> None:
-    (tmp_path / "index.html").write_text("all is well")
+    (example,) = displays("openclaw-guard.8", "ANY OTHER PROGRAM")
+    program, *words = shlex.split(example.replace("\\\n", "").replace("8000", str(port)))
+    assert program == "openclaw-gateway"
+    places = {"OPENCLAW_STATE_DIR": "", "OPENCLAW_GATEWAY_PORT": "", "HOME": str(tmp_path)}
+    start(**places | {"OPENCLAW_GATEWAY_PORT": str(free_port())}).ready()
+    daemon = start(*words, **places)  # beside a gateway of the same account
+    daemon.wait_for("is ready on")
+    assert daemon.stop() == 0
+    assert "Traceback" not in "\n".join(daemon.log)
+
+
+def test_answer_without_the_text_that_was_asked_for_is_not_enough(
+    start: Start, port: int, tmp_path: Path, notify: NotifySocket
+) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("on my way")
     serves = [
         *("guard", "--health-path=/", "--health-body=all is well", "--startup-path=none"),
         *("--stop-signal=INT", "--", sys.executable, "-m", "http.server", str(port)),
         *("--bind", "127.0.0.1", "--directory", str(tmp_path)),
     ]
-    daemon = start(*serves)
+    daemon = start(*serves, NOTIFY_SOCKET=notify.path)
+    while f"listens on port {port}, and there is" not in notify.wait_for("STATUS=starting"):
+        pass
+    page.write_text("all is well")
     daemon.wait_for("is ready on")
     assert daemon.stop() == 0
 
