@@ -68,10 +68,10 @@ class Daemon:
     def pid(self) -> int:
         return self.process.pid
 
-    def wait_for(self, text: str) -> str:
+    def wait_for(self, text: str, *, cap_s: float = CAP_S) -> str:
         """Return the next log line that contains ``text``; fail if the process ends before."""
         while True:
-            line = self._lines.get(timeout=CAP_S)
+            line = self._lines.get(timeout=cap_s)
             assert line is not None, f"ended before saying {text!r}:\n" + "\n".join(self.log)
             self.log.append(line)
             if text in line:
@@ -81,9 +81,9 @@ class Daemon:
         self.wait_for("ready on")
         return self
 
-    def refused(self) -> int:
+    def refused(self, *, cap_s: float = CAP_S) -> int:
         """Wait for the end of a start that must fail, and return its exit code."""
-        while (line := self._lines.get(timeout=CAP_S)) is not None:
+        while (line := self._lines.get(timeout=cap_s)) is not None:
             self.log.append(line)
             assert "ready on" not in line, "\n".join(self.log)
         self._lines.put(None)
@@ -92,9 +92,9 @@ class Daemon:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def finish(self) -> int:
+    def finish(self, *, cap_s: float = CAP_S) -> int:
         """Wait for the end and return the exit code; ``log`` is complete then."""
-        code = self.process.wait(CAP_S)
+        code = self.process.wait(cap_s)
         while (line := self._lines.get(timeout=CAP_S)) is not None:
             self.log.append(line)
         self._reader.join(CAP_S)

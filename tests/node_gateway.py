@@ -64,24 +64,17 @@ class NodeGateway:
             gateway: More for the settings' ``gateway``, say ``{"tls": {"enabled": True}}``.
             variables: More of its environment, which is otherwise next to empty.
         """
-        folder = installed()
         self.state_dir, self.port, self.log = state_dir, port, list[str]()
         self._is_tls = bool((gateway or {}).get("tls"))
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings = state_dir / "openclaw.json"
-        if not settings.exists():
-            settings.write_text(json.dumps(_settings(state_dir, port, gateway or {})))
-        # Node caches what it compiles below the temporary directory: kept, the next start is quicker.
-        (folder / "tmp").mkdir(exist_ok=True)
+        configure(state_dir, port, gateway or {})
         self._mark = f"OPENCLAW_TESTS_FAMILY={uuid.uuid4()}"
         name, _, value = self._mark.partition("=")
-        program = folder / "node_modules/openclaw/openclaw.mjs"
         self._process = subprocess.Popen(
-            [npm.node(folder), program, "gateway", "run", "--port", str(port)],
+            command(port),
             env={
                 "PATH": "/usr/bin:/bin",
                 "HOME": str(state_dir.parent),
-                "TMPDIR": str(folder / "tmp"),
+                "TMPDIR": cache(),
                 "OPENCLAW_STATE_DIR": str(state_dir),
                 name: value,
                 **variables,
@@ -265,6 +258,28 @@ def holder_of(path: Path) -> int | None:
         asked = _LOCKED.pack(fcntl.F_WRLCK, os.SEEK_SET, *_SQLITE_LOCK, 0)
         kind, _, _, _, pid = _LOCKED.unpack(fcntl.fcntl(file, fcntl.F_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else int(pid)
+
+
+def command(port: int) -> list[str]:
+    """Return what starts one. Raises ``npm.Unavailable``."""
+    folder = installed()
+    program = folder / "node_modules/openclaw/openclaw.mjs"
+    return [str(npm.node(folder)), str(program), "gateway", "run", "--port", str(port)]
+
+
+def cache() -> str:
+    """Return a temporary directory for one: Node keeps what it compiles there, so the next start is quicker."""
+    directory = installed() / "tmp"
+    directory.mkdir(exist_ok=True)
+    return str(directory)
+
+
+def configure(state_dir: Path, port: int, gateway: dict[str, Any]) -> None:
+    """Make a state directory for one, if it is not there, and settings in it, if it has none."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings = state_dir / "openclaw.json"
+    if not settings.exists():
+        settings.write_text(json.dumps(_settings(state_dir, port, gateway)))
 
 
 def _settings(state_dir: Path, port: int, gateway: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,17 @@ import pytest
 
 import npm
 from conftest import TOKEN, Daemon, NotifySocket, Start, clean_environ, free_port
-from node_gateway import START_CAP_S, NodeGateway, healthy, installed, node_gateway
+from faults.extent import extent
+from node_gateway import (
+    START_CAP_S,
+    NodeGateway,
+    cache,
+    command,
+    configure,
+    healthy,
+    installed,
+    node_gateway,
+)
 from openclaw_gateway.host.ports import listening
 
 pytestmark = pytest.mark.timeout(
@@ -79,6 +89,17 @@ def begin(start: Start, notify: NotifySocket) -> Begin:
     return begin
 
 
+_STARTS_NOTHING = ("--", "false")
+"""What a guard that is refused would have run. It never does: else it would end with 1, as that does."""
+
+_EITHER = pytest.mark.parametrize("verb", ["run", "guard"])
+
+
+def _words(verb: str, *options: str) -> tuple[str, ...]:
+    """Return the command line of our own gateway, or of a guard in its place."""
+    return (verb, *options, *(_STARTS_NOTHING if verb == "guard" else ()))
+
+
 class Untouched:
     """What one of ours must leave as it found it: a Node gateway, its records and its locks."""
 
@@ -92,14 +113,15 @@ class Untouched:
         assert self._node.holds_its_locks
 
 
+@_EITHER
 @pytest.mark.parametrize("same_port", [True, False], ids=["its port", "another port"])
 def test_healthy_node_gateway_keeps_its_state_however_often_ours_is_started(
-    node: NodeGateway, begin: Begin, port: int, same_port: bool
+    node: NodeGateway, begin: Begin, port: int, same_port: bool, verb: str
 ) -> None:
     untouched = Untouched(node)
     # Three times: a refused start that takes something away is what lets the next but one in.
     for _ in range(3):
-        duplicate = begin(node.state_dir, node.port if same_port else port)
+        duplicate = begin(node.state_dir, node.port if same_port else port, *_words(verb))
         assert duplicate.refused() == _HEALTHY_DUPLICATE, duplicate.log
         assert f"pid {node.pid}" in "\n".join(duplicate.log)
         untouched.check()
@@ -115,26 +137,36 @@ def test_healthy_node_gateway_keeps_its_port_from_ours_with_another_state(
     assert node.healthy
 
 
+def test_healthy_node_gateway_keeps_its_port_from_a_guard_with_another_state(
+    node: NodeGateway, begin: Begin, state_dir: Path
+) -> None:
+    duplicate = begin(state_dir, node.port, *_words("guard"))
+    assert duplicate.refused() == _HEALTHY_DUPLICATE, duplicate.log
+    assert node.healthy
+
+
+@_EITHER
 def test_without_a_supervisor_a_duplicate_of_a_node_gateway_ends_with_1(
-    node: NodeGateway, begin: Begin
+    node: NodeGateway, begin: Begin, verb: str
 ) -> None:
     untouched = Untouched(node)
     variables = {"NOTIFY_SOCKET": ""}
-    assert begin(node.state_dir, node.port, **variables).refused() == 1
+    assert begin(node.state_dir, node.port, *_words(verb), **variables).refused() == 1
     untouched.check()
 
 
+@_EITHER
 def test_stopped_node_gateway_is_waited_for_and_keeps_everything(
-    node: NodeGateway, begin: Begin, state_dir: Path, port: int
+    node: NodeGateway, begin: Begin, state_dir: Path, port: int, verb: str
 ) -> None:
     untouched = Untouched(node)
     node.signal(signal.SIGSTOP)
     try:
-        patience = ("--lock-timeout", "0.5", "--health-timeout", "3")
+        words = _words(verb, "--lock-timeout", "0.5", "--health-timeout", "3")
         starts = [
-            begin(node.state_dir, node.port, *patience),
-            begin(node.state_dir, port, *patience),
-            begin(state_dir, node.port, *patience),
+            begin(node.state_dir, node.port, *words),
+            begin(node.state_dir, port, *words),
+            begin(state_dir, node.port, *words),
         ]
         codes = [start.refused() for start in starts]
         untouched.check()
@@ -150,9 +182,13 @@ def test_node_gateway_that_restarts_in_its_process_finds_its_place_again(
     node.signal(signal.SIGUSR2)
     # From here it listens no more, gives its locks back, and takes them again a moment later.
     node.wait_for("received SIGUSR2; restarting")
-    starts = [begin(node.state_dir, own_port, *_PATIENT) for own_port in (node.port, port)]
+    starts = [
+        begin(node.state_dir, own_port, *_words(verb, *_PATIENT))
+        for own_port in (node.port, port)
+        for verb in ("run", "guard")
+    ]
     node.ready()
-    assert [start.refused() for start in starts] == [_HEALTHY_DUPLICATE] * 2, [
+    assert [start.refused() for start in starts] == [_HEALTHY_DUPLICATE] * 4, [
         start.log for start in starts
     ]
     Untouched(node).check()
@@ -167,15 +203,16 @@ def test_node_gateway_that_is_starting_is_contended_not_gone(
     assert not listening(node.port)
     untouched = Untouched(node)
     patience = ("--lock-timeout", "0.5", "--health-timeout", "3")
-    for own_port in (node.port, port):
-        starter = begin(node.state_dir, own_port, *patience)
+    both = [(own_port, verb) for own_port in (node.port, port) for verb in ("run", "guard")]
+    for own_port, verb in both:
+        starter = begin(node.state_dir, own_port, *_words(verb, *patience))
         assert starter.refused() == _NEVER_HEALTHY, starter.log
         untouched.check()
     node.signal(signal.SIGCONT)
-    patient = [begin(node.state_dir, own_port, *_PATIENT) for own_port in (node.port, port)]
+    patient = [begin(node.state_dir, own_port, *_words(verb, *_PATIENT)) for own_port, verb in both]
     node.ready()
     codes = [starter.refused() for starter in patient]
-    assert codes == [_HEALTHY_DUPLICATE] * 2, [starter.log for starter in patient]
+    assert codes == [_HEALTHY_DUPLICATE] * 4, [starter.log for starter in patient]
     untouched.check()
 
 
@@ -185,9 +222,10 @@ def test_duplicate_of_a_node_gateway_that_speaks_tls_knows_it_for_healthy(
     node = start_node(tmp_path / "node", free_port(), gateway={"tls": {"enabled": True}}).ready()
     untouched = Untouched(node)
     for own_state, own_port in [(state_dir, node.port), (node.state_dir, port)]:
-        duplicate = begin(own_state, own_port)
-        assert duplicate.refused() == _HEALTHY_DUPLICATE, duplicate.log
-        untouched.check()
+        for verb in ("run", "guard"):
+            duplicate = begin(own_state, own_port, *_words(verb))
+            assert duplicate.refused() == _HEALTHY_DUPLICATE, duplicate.log
+            untouched.check()
     assert node.healthy
 
 
@@ -235,6 +273,86 @@ def test_node_gateway_of_an_installed_unit_does_not_take_ours_for_one_of_its_own
     finally:
         if ours.process.poll() is None:
             ours.kill()
+
+
+class GuardedNode:
+    """A guard with OpenClaw's own gateway for a child, as a systemd unit would start it."""
+
+    def __init__(self, begin: Begin, state_dir: Path, port: int) -> None:
+        configure(state_dir, port, {})
+        variables = {"HOME": str(state_dir.parent), "TMPDIR": cache()}
+        self.guard = begin(state_dir, port, "guard", *_PATIENT, "--", *command(port), **variables)
+
+    def ready(self) -> GuardedNode:
+        self.guard.wait_for("is ready on", cap_s=START_CAP_S)
+        return self
+
+    def stop(self) -> None:
+        self.guard.signal(signal.SIGTERM)
+        assert self.guard.finish(cap_s=START_CAP_S) == 0, self.guard.log
+
+
+def test_guarded_node_gateway_stays_whatever_else_is_started(
+    start_node: StartNode, begin: Begin, tmp_path: Path, state_dir: Path, port: int
+) -> None:
+    guarded = GuardedNode(begin, state_dir, port).ready()
+    try:
+        for verb in ("run", "guard"):
+            for own_state, own_port in [(state_dir, free_port()), (tmp_path / "third", port)]:
+                duplicate = begin(own_state, own_port, *_words(verb))
+                assert duplicate.refused() == _HEALTHY_DUPLICATE, duplicate.log
+        records = _records(state_dir)
+        theirs = {"its state and port": start_node(state_dir, port)}
+        if extent("NODE_GUARD_FULL", 0, 1):
+            theirs["its state"] = start_node(state_dir, free_port())
+            theirs["its port"] = start_node(tmp_path / "other", port)
+        codes = {how: node.refused() for how, node in theirs.items()}
+        expected = {"its state and port": 78, "its state": 78, "its port": 1}
+        assert codes == {how: expected[how] for how in theirs}
+        assert _records(state_dir) == records
+        assert healthy(port)
+        assert guarded.guard.process.poll() is None
+    finally:
+        guarded.stop()
+
+
+def test_node_gateway_of_an_installed_unit_ends_a_guards_child_and_is_left_alone_by_the_next_guard(
+    start_node: StartNode, begin: Begin, tmp_path: Path, state_dir: Path, port: int
+) -> None:
+    if shutil.which("lsof") is None:  # by which it finds whom to end
+        npm.leave_out(npm.Unavailable("lsof is not installed"), "OPENCLAW'S OWN GATEWAY IN A UNIT")
+    guarded = GuardedNode(begin, state_dir, port).ready()
+    rival = start_node(tmp_path / "unit", port, **_INSTALLED_UNIT)
+    # It ends well on the rival's SIGTERM, which a guard can't tell from a restart that was asked for; if that
+    # takes it too long, the rival kills it.
+    assert guarded.guard.finish(cap_s=START_CAP_S) in (0, 137), guarded.guard.log
+    assert "the guarded program" in "\n".join(guarded.guard.log)
+    rival.ready()
+    following = begin(state_dir, port, *_words("guard"))
+    assert following.refused() == _HEALTHY_DUPLICATE, following.log
+    assert f"pid {rival.pid}" in "\n".join(following.log)
+    assert rival.healthy
+
+
+@pytest.mark.parametrize(
+    "moment", ["", "locked"] if extent("NODE_GUARD_FULL", 0, 1) else ["locked"]
+)
+def test_of_a_guard_and_a_node_gateway_that_start_in_the_same_second_exactly_one_serves(
+    start_node: StartNode, begin: Begin, state_dir: Path, port: int, moment: str
+) -> None:
+    node = start_node(state_dir, port)
+    if moment:
+        node.locked()
+    guarded = GuardedNode(begin, state_dir, port)
+    if _first_to_end(guarded.guard.pid, node.pid) == node.pid:
+        assert node.refused() != 0
+        guarded.ready()
+        assert healthy(port)
+        guarded.stop()
+    else:
+        assert guarded.guard.refused(cap_s=START_CAP_S) == _HEALTHY_DUPLICATE, guarded.guard.log
+        node.ready()
+        Untouched(node).check()
 
 
 @pytest.mark.parametrize(

@@ -220,10 +220,11 @@ def _hint(ended: Ended, ending: Ending, port: int) -> str:
     """
     if ending.exit_code == ExitCode.CONFIG and ended.exit.code != ExitCode.CONFIG:
         return "its own last line says which: put its directory on the unit's PATH"
-    if ended.exit.signal is None or ended.phase is Phase.STOPPING:
+    if ended.phase is Phase.STOPPING:
         return ""
+    ender = "" if ended.exit.signal is None else "a signal from elsewhere ended it, and "
     for found in listening(port):
         pid = process.socket_owner(found.inode)
         who = process.describe(pid, uid=found.uid) if pid else f"a process of uid {found.uid}"
-        return f"a signal from elsewhere ended it, and port {port} is now held by {who}"
+        return f"{ender}port {port} is now held by {who}"
     return ""
