@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openclaw_gateway.cluster.record import Record, Seen, encode, parse
@@ -107,6 +107,12 @@ class Etcd:
         fresh._at = (self._at + 1) % len(self.cluster.endpoints)
         return fresh
 
+    def again(self) -> Etcd:
+        """Return another client that begins where this one is, for another thread."""
+        fresh = Etcd(self.cluster, timeout_s=self._timeout_s)
+        fresh._at, fresh._token = self._at, self._token
+        return fresh
+
     def read(self) -> Seen | None:
         """
         Read the record, linearizably: no write that was acknowledged before is missed.
@@ -180,6 +186,30 @@ class Etcd:
         except (AttributeError, TypeError, ValueError) as error:
             raise EtcdError(self.cluster.endpoints[self._at], _NOT_ETCD) from error
         return sorted((one for one in found if one), key=lambda one: (one.host, one.holder))
+
+    def watch(self, *, after: int, timeout_s: float) -> None:
+        """
+        Wait until the record changes after a revision, or something else happens: a reason to read, and no more.
+
+        What a watch says comes late when etcd's nodes are apart, and from a compacted revision it says nothing at
+        all: only a read tells what is so.
+
+        Args:
+            after: The revision that is known.
+            timeout_s: Seconds of silence after which it is given up.
+
+        Raises:
+            EtcdError: It could not be begun.
+        """
+        asked = {"create_request": {"key": _b64(self.key), "start_revision": str(after + 1)}}
+        if self.cluster.user is not None and self._token is None:
+            self.read()
+        with self._post(
+            self._at, "/v3/watch", asked, (self._share_s, timeout_s), token=self._token
+        ) as said:
+            for line in said.iter_lines():
+                if b'"created"' not in line:  # the first says that, and that alone
+                    return
 
     def status(self) -> list[Member]:
         """Ask each endpoint how it is; raises nothing. Needs a user with the role root where auth is on."""
@@ -330,26 +360,53 @@ class Etcd:
     def _ask(
         self, at: int, path: str, asked: Json, deadline_s: float, *, token: str | None = None
     ) -> Json:
-        """POST once to one endpoint. Raises ``EtcdError`` for everything but an answer."""
+        """Ask once. Raises ``EtcdError`` for everything but an answer."""
+        timeout_s = max(deadline_s - time.monotonic(), _LEAST_S)
+        with self._post(at, path, asked, (timeout_s, timeout_s), token=token) as response:
+            body = response.raw.read(_MAX_ANSWER_BYTES, decode_content=True)
+            status = response.status_code
+        return _answer(self.cluster.endpoints[at], status, body)
+
+    @contextmanager
+    def _post(
+        self,
+        at: int,
+        path: str,
+        asked: Json,
+        timeouts_s: tuple[float, float],
+        *,
+        token: str | None,
+    ) -> Iterator[requests.Response]:
+        """
+        POST once to one endpoint, and read the answer in the block.
+
+        Args:
+            at: The endpoint's place in the list.
+            path: What to call.
+            asked: Its arguments.
+            timeouts_s: Seconds to connect, and to wait for each part of the answer.
+            token: From an earlier login.
+
+        Raises:
+            EtcdError: No answer, or it broke off.
+        """
         import requests
         from urllib3.exceptions import HTTPError, ReadTimeoutError
 
         endpoint = self.cluster.endpoints[at]
-        timeout_s = max(deadline_s - time.monotonic(), _LEAST_S)
         headers: Mapping[str, str] = {"Authorization": token} if token is not None else {}
         try:
             with self._opened().post(
                 endpoint.rstrip("/") + path,
                 data=json.dumps(asked),
                 headers={"Content-Type": "application/json", **headers},
-                timeout=timeout_s,
+                timeout=timeouts_s,
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                body = response.raw.read(_MAX_ANSWER_BYTES, decode_content=True)
-                status = response.status_code
+                yield response
         except (requests.Timeout, ReadTimeoutError):
-            raise EtcdError(endpoint, f"no answer within {timeout_s:.1f} s") from None
+            raise EtcdError(endpoint, f"no answer within {timeouts_s[1]:.1f} s") from None
         except requests.exceptions.SSLError as error:
             raise EtcdError(endpoint, f"TLS failed: {_cause(error)}") from error
         except requests.ConnectionError as error:
@@ -357,7 +414,6 @@ class Etcd:
         except (requests.RequestException, HTTPError, OSError) as error:
             # HTTPError: urllib3's, for what ends in the middle. OSError: a certificate's file that is not there.
             raise EtcdError(endpoint, f"can't be asked: {_cause(error)}") from error
-        return _answer(endpoint, status, body)
 
     def _opened(self) -> requests.Session:
         """Return the session, which keeps its connections: a call takes 1 ms instead of a TLS handshake."""

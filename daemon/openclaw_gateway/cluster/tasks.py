@@ -11,22 +11,30 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from openclaw_gateway.cluster.rule import Answer, Phase
 from openclaw_gateway.cluster.tenure import Ask, Keeper, ask, boottime_s, unanswered
+from openclaw_gateway.errors import EtcdError
 from openclaw_gateway.host import thread
 
 _PATIENCE = 2.0
 """Times ``retry_s`` that a thread has; the client in it takes about one, if the kernel lets it."""
 
+_WATCH_S = 60.0
+"""Seconds of silence after which a watch is begun anew: what a firewall forgot never says anything."""
+_WATCH_PAUSE_S = 0.25
+"""Seconds between the beginnings of two watches at least."""
+
 
 async def keep(keeper: Keeper) -> None:
     """Do what is due until the record is lost, or cancelled. A request under way then is left to itself."""
+    watch = _Watch(keeper)
     while keeper.phase is not Phase.LOST:
         keeper.look()
         asked = keeper.next()
         if asked is None:
-            await asyncio.sleep(max(keeper.due_s - time.monotonic(), 0.0))
+            await watch.wait(max(keeper.due_s - time.monotonic(), 0.0))
         else:
             keeper.take(*await _answer(keeper, asked))
 
@@ -80,6 +88,54 @@ async def urge(keeper: Keeper, hurry: asyncio.Event) -> None:
     hurry.set()
 
 
+class _Watch:
+    """What wakes a standby before it is time to read: etcd's word that the record has changed, from a thread."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._changed = asyncio.Event()
+        self._running = False
+        self._began_s = float("-inf")
+
+    async def wait(self, seconds: float) -> None:
+        """Wait so long, or until the record has changed; then a read is due."""
+        keeper = self._keeper
+        if keeper.phase is Phase.STANDBY and keeper.unreachable_since_s is None:
+            self._begin()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+            keeper.wake()
+        self._changed.clear()
+
+    def _begin(self) -> None:
+        """Start a thread, if none is there; one that ended at once is not followed by another at once."""
+        now_s = time.monotonic()
+        if self._running or now_s < self._began_s + _WATCH_PAUSE_S:
+            return
+        self._running, self._began_s = True, now_s
+        loop, etcd = asyncio.get_running_loop(), self._keeper.etcd.again()
+        revision = self._keeper.revision
+
+        def ended(*, changed: bool) -> None:
+            self._running = False
+            if changed:
+                self._changed.set()
+
+        def run() -> None:
+            changed = False
+            try:
+                etcd.watch(after=revision, timeout_s=_WATCH_S)
+                changed = True
+            except EtcdError:  # whoever reads finds out what is wrong
+                pass
+            finally:
+                etcd.close()
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(partial(ended, changed=changed))
+
+        thread.start(run, name="etcd-watch")
+
+
 async def _answer(keeper: Keeper, asked: Ask) -> tuple[Answer, str]:
     """Ask in a thread; notice meanwhile when the deadline passes."""
     loop = asyncio.get_running_loop()
@@ -111,6 +167,10 @@ async def _answer(keeper: Keeper, asked: Ask) -> tuple[Answer, str]:
             if done.done():
                 return done.result()
             keeper.look()
+    except asyncio.CancelledError:
+        # It may be written all the same: what gives the record back must reckon with that.
+        keeper.leave_open(unanswered(sent_s))
+        raise
     finally:
         done.cancel()
     keeper.etcd = etcd.anew()

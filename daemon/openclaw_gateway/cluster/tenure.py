@@ -138,6 +138,11 @@ class Keeper:
         return self._tenure.token
 
     @property
+    def revision(self) -> int:
+        """The record's revision as last known; 0 for none."""
+        return self._tenure.seen.revision if self._tenure.seen is not None else 0
+
+    @property
     def due_s(self) -> float:
         """When there is something to do next, on CLOCK_MONOTONIC."""
         if self._tenure.phase is Phase.LOST:
@@ -228,6 +233,10 @@ class Keeper:
         if after.phase is Phase.ACQUIRING or late:
             self.wake()
         self._enter(after)
+
+    def leave_open(self, answer: Answer) -> None:
+        """Go on without the answer to a request that is still under way."""
+        self._enter(rule.after(self._tenure, answer, identity=self._identity, terms=self.terms))
 
     def advance(self) -> None:
         """Do what is due, waiting for etcd itself; for a process without any other thread."""
