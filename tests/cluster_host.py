@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,14 +42,20 @@ class Host:
         (self.folder / "openclaw-gateway.json").write_text(json.dumps({"cluster": cluster}))
         self.daemon: Daemon | None = None
 
-    def words(self) -> list[str]:
-        return ["run"]
+    def words(self, *options: str) -> list[str]:
+        return ["run", *options]
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, **variables: str) -> Host:
+    def beside(self) -> Host:
+        """Return another gateway on the same machine, with the same port and state."""
+        other = copy(self)
+        other.daemon = None
+        return other
+
+    def start(self, *options: str, **variables: str) -> Host:
         environ = clean_environ(
             OPENCLAW_GATEWAY_PORT=str(self.port),
             OPENCLAW_STATE_DIR=str(self.folder / "state"),
@@ -58,7 +65,7 @@ class Host:
             **variables,
         )
         words = (*self._prefix, sys.executable, "-m", "openclaw_gateway")
-        self.daemon = Daemon(*self.words(), environ=environ, words=words)
+        self.daemon = Daemon(*self.words(*options), environ=environ, words=words)
         return self
 
     def says(self, text: str) -> str:
@@ -119,9 +126,9 @@ class Guarding(Host):
         self.trace.touch()
         self._child = child
 
-    def words(self) -> list[str]:
+    def words(self, *options: str) -> list[str]:
         program = [sys.executable, ticking.__file__, str(self.port), str(self.trace)]
-        return ["guard", "--", *program, *self._child]
+        return ["guard", *options, "--", *program, *self._child]
 
     def is_active(self) -> Guarding:
         self.says("is ready on")

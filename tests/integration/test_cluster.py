@@ -115,6 +115,22 @@ def test_a_start_on_the_same_host_takes_its_own_record_at_once(host: Make) -> No
     a.start().is_active()
 
 
+def test_a_standby_on_the_same_host_takes_over_port_and_record_at_once(host: Make) -> None:
+    """Of two units on host a one stands by for the port; a takeover there costs no lease, and host b stays a standby."""
+    a, b = host("a", leaseMs=3_600_000), host("b", leaseMs=3_600_000)
+    a.start().is_active().is_ready()
+    b.start().is_ready().says("is active (token")
+    token = int(a.get("/primary").headers[TOKEN_FIELD])
+    beside = a.beside()
+    beside.start("--standby").says("standby behind")
+    a.kill()
+    beside.is_active().is_ready()
+    assert int(beside.get("/primary").headers[TOKEN_FIELD]) > token
+    assert b.get("/primary").status_code == 503
+    assert beside.stop() == 0
+    b.is_active()
+
+
 def test_without_etcd_a_gateway_starts_as_a_standby_and_says_so(host: Make) -> None:
     a = host("a", endpoints=["http://127.0.0.1:1"])
     a.start().is_ready().says(

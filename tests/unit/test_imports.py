@@ -19,7 +19,7 @@ FLOORS = (
     {"__main__", "extension"},
     {"cli"},
     {"gateway", "guard"},
-    {"standby"},
+    {"standby", "clustered"},
     {"lifecycle", "server", "admin"},
     {"claim", "cluster"},
     {"client"},
