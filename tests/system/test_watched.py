@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from machine import PORT, SERVICE, Machine
+from machine import PORT, SERVICE, Machine, Unit
 
 import monitoring
 from testbed.package import Built
@@ -24,7 +24,21 @@ EXAMPLES = "/usr/share/doc/openclaw-gateway/examples/prometheus"
 _API = "http://127.0.0.1:9090/api/v1"
 _SHORTER = r"""
 sed -i 's/: 15s/: 1s/' /etc/prometheus/prometheus.yml
-sed -i 's/ for: .*/ for: 2s/' /etc/prometheus/openclaw-gateway.rules.yml
+sed -i 's/ for: .*/ for: 2s/; s/_seconds > 300/_seconds > 30/' /etc/prometheus/openclaw-gateway.rules.yml
+"""
+# As in the configuration that Debian's Prometheus comes with.
+_NODE = """
+  - job_name: node
+    static_configs:
+      - targets: ["localhost:9100"]
+"""
+_GUARD = "openclaw-guard@ada.service"
+_GUARDED = """[Service]
+ExecStart=
+ExecStart=/usr/bin/openclaw-gateway guard --metrics %t/openclaw-guard/%i/metrics.prom --port 8000 \
+    --health-path / --startup-path none -- python3 -m http.server 8000 --bind 127.0.0.1
+WatchdogSec=6
+Restart=no
 """
 
 
@@ -32,10 +46,12 @@ sed -i 's/ for: .*/ for: 2s/' /etc/prometheus/openclaw-gateway.rules.yml
 def watched(release: str, built: Built) -> Iterator[Machine]:
     """A system with the package and Prometheus, set up as the example's own text says."""
     with Machine(release, kind="watched") as machine:
+        # A Debian that was installed, and not made by debootstrap, knows this name.
+        machine.write("/etc/hosts", "127.0.0.1 localhost\n")
         machine.install(built.deb)
         for command in _commands(machine.read(f"{EXAMPLES}/prometheus.yml")):
             machine.run(command)
-        machine.run(["cp", f"{EXAMPLES}/prometheus.yml", CONFIGURATION])
+        machine.write(CONFIGURATION, machine.read(f"{EXAMPLES}/prometheus.yml") + _NODE)
         machine.run(_SHORTER)
         machine.run(["promtool", "check", "config", CONFIGURATION])
         machine.systemctl("reload", "prometheus")
@@ -184,3 +200,42 @@ def test_degraded_gateway_is_told_and_why(up: Machine) -> None:
         up.run(["chmod", "u+w", directory])
     until(up, "openclaw_gateway_ready == 1")
     until(up, 'absent(ALERTS{alertname="OpenClawGatewayDegraded"})')
+
+
+@pytest.fixture
+def guarded(watched: Machine) -> Iterator[Unit]:
+    """A guarded web server, with its metrics made known as the manual says."""
+    watched.run("id ada >/dev/null 2>&1 || useradd --create-home ada; mkdir -p /home/ada/.openclaw")
+    watched.run("chown ada: /home/ada/.openclaw")
+    unit = watched.unit(_GUARD)
+    unit.drop_in(_GUARDED)
+    page = watched.run("man --pager=cat openclaw-guard", environ={"MANWIDTH": "200"}).stdout
+    command = re.search(r"ln -s /run/openclaw-guard/ada/metrics.prom \\\s+(\S+)", page)
+    assert command is not None
+    watched.run(["ln", "-sfn", "/run/openclaw-guard/ada/metrics.prom", command[1]])
+    unit.start()
+    until(watched, 'openclaw_guard_ready{port="8000"} == 1')
+    yield unit
+    unit.stop()
+    watched.systemctl("reset-failed", _GUARD, check=False)
+
+
+def test_guard_is_watched_through_node_exporter(watched: Machine, guarded: Unit) -> None:
+    assert asked(watched, "time() - openclaw_guard_watchdog_last_ping_timestamp_seconds < 60")
+    watched.run(
+        ["runuser", "-u", "prometheus", "--", "cat", "/run/openclaw-guard/ada/metrics.prom"]
+    )
+    watched.run(["pkill", "--full", "-KILL", "^python3 -m http.server 8000"])
+    guarded.wait_for("ActiveState", "failed")
+    fires(watched, "OpenClawGuardedEnded")
+
+
+def test_killed_guard_is_told_though_its_file_stays(watched: Machine, guarded: Unit) -> None:
+    guarded.kill("KILL")
+    guarded.wait_for("ActiveState", "failed")
+    fires(watched, "OpenClawGuardSilent")
+
+
+def test_stopped_guard_leaves_no_metrics(watched: Machine, guarded: Unit) -> None:
+    guarded.stop()
+    until(watched, "absent(openclaw_guard_ready)")

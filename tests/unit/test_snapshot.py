@@ -104,7 +104,7 @@ def test_status_shows_all_of_a_snapshot() -> None:
         ({"phase": Phase.DRAINING}, State.STOPPING, "clients are being sent away", False),
         (
             {"phase": Phase.STANDBY, "role": Role("c", False, "b", "", 1, None, "b is active")},
-            *(State.STANDBY, "b is active", False),
+            *(State.STANDBY, "in cluster c: b is active", False),
         ),
         # Who leaves is no more than that, whatever else is wrong.
         (

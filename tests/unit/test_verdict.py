@@ -191,6 +191,19 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         "phase starting for 500 s",
         ["openclaw-gateway status --wait 60"],
     ),
+    "starting by hand, and answers": (
+        running(unit=None, lock=running().lock._replace(record=record(phase=Phase.STARTING)), health=answer(Health.HEALTHY, ready=False, failing=("starting",))),
+        State.STARTING,
+        "phase starting for 500 s",
+        ["openclaw-gateway status --wait 60"],
+    ),
+    # Its record could not be written any more: what it says itself counts.
+    "not ready, by a record that says starting": (
+        running(unit=None, lock=running().lock._replace(record=record(phase=Phase.STARTING)), health=answer(Health.HEALTHY, ready=False, failing=("state-directory",))),
+        State.DEGRADED,
+        "answers, but is not ready: state-directory",
+        ["openclaw-gateway doctor"],
+    ),
     "not ready": (
         running(health=answer(Health.HEALTHY, ready=False, failing=("state-directory",))),
         State.DEGRADED,

@@ -128,7 +128,11 @@ class Snapshot(NamedTuple):
             case Phase.DRAINING:
                 return "stopping", "clients are being sent away"
             case Phase.STANDBY:
-                return "standby", self.role.reason if self.role else "another gateway is active"
+                role = self.role
+                where = (
+                    f"in cluster {role.name}: {role.reason}" if role else "another one is active"
+                )
+                return "standby", where
         if self.failing:
             return "degraded", f"answers, but is not ready: {', '.join(self.failing)}"
         if self.problem:

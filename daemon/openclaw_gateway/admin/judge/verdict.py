@@ -223,7 +223,8 @@ def _ending(unit: Unit) -> str:
 def _starting(facts: Facts) -> str | None:
     unit, healthy = facts.subject.unit, facts.health.health is Health.HEALTHY
     activating = unit is not None and unit.active_state == "activating"
-    if not activating and (healthy or _phase(facts) is not Phase.STARTING) and not _warming(facts):
+    by_record = _phase(facts) is Phase.STARTING and not healthy
+    if not (activating or by_record or _warming(facts) or _says_it_starts(facts)):
         return None
     if facts.process is not None and facts.process.is_stopped:
         return None
@@ -240,6 +241,11 @@ def _starting(facts: Facts) -> str | None:
 def _warming(facts: Facts) -> bool:
     """Whether a gateway without locks of ours says that it starts."""
     return facts.owner is None and facts.health.health is Health.STARTING
+
+
+def _says_it_starts(facts: Facts) -> bool:
+    """Whether it answers, and says that it lets nobody in yet; a check that fails has a name of its own."""
+    return facts.health.ready is False and facts.health.failing == (Phase.STARTING.value,)
 
 
 def _displaced(facts: Facts) -> str | None:
