@@ -269,12 +269,12 @@ class TenureLostError(GatewayError):
     hint = "it stands by after its restart; see whether the cluster's etcd nodes can be reached from here"
     event = Event.TENURE_LOST
 
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(name, problem)
-        self.name, self.problem = name, problem
+    def __init__(self, cluster: str, problem: str, *, fencing_token: int | None = None) -> None:
+        super().__init__(cluster, problem)
+        self.cluster, self.problem, self.fencing_token = cluster, problem, fencing_token
 
     def __str__(self) -> str:
-        return f"no longer the active gateway of the cluster {self.name}: {self.problem}"
+        return f"no longer the active gateway of the cluster {self.cluster}: {self.problem}"
 
 
 class InstallError(GatewayError):

@@ -197,6 +197,8 @@ class Life:
             EXIT_REASON=type(error).__name__,
             EXIT_CODE=int(error.exit_code),
             OWNER_PID=getattr(error, "owner_pid", None),
+            CLUSTER=getattr(error, "cluster", None),
+            FENCING_TOKEN=getattr(error, "fencing_token", None),
         )
         self.supervisor.failed(str(error), errno=error.errno)
         self.exit_code = error.exit_code

@@ -256,7 +256,7 @@ class Keeper:
         """Return why we may not serve any more; ``None`` while we may, or if a stop was asked for."""
         if self._stopping or self.phase not in (Phase.FADING, Phase.LOST):
             return None
-        return TenureLostError(self._name, self._reason())
+        return TenureLostError(self._name, self._reason(), fencing_token=self.token or None)
 
     def release(self) -> None:
         """Give the record back: nobody is served any more. Asks etcd for about ``2 * retry_s`` at the most."""
@@ -308,7 +308,7 @@ class Keeper:
         else:
             return
         sentence = f"cluster {self._name}: {role.reason}"
-        self._journal.write(event, sentence, CLUSTER=self._name, TOKEN=role.token)
+        self._journal.write(event, sentence, CLUSTER=self._name, FENCING_TOKEN=role.token)
 
     def _now(self) -> Role:
         """Return what we are, for the server and for people."""
