@@ -306,6 +306,44 @@ def test_standby_says_who_is_active_and_the_page_follows_a_takeover(
     run(serve())
 
 
+def test_page_follows_a_gateway_through_its_phases(
+    browse: Open, port: int, state_dir: Path
+) -> None:
+    async def serve() -> None:
+        async with in_process(port, state_dir, failing := []) as server:
+            server.phase = Phase.STARTING
+            browser = await asyncio.to_thread(browse, f"http://127.0.0.1:{port}/")
+            await asyncio.to_thread(browser.until_text, "#word", "starting")
+            server.phase = Phase.READY
+            await asyncio.to_thread(enter, browser, port)
+            assert await asyncio.to_thread(browser.text, "#word") == "unmanaged"
+            failing.append("state-directory")
+            await asyncio.to_thread(browser.until_text, "#word", "degraded")
+            failing.clear()
+            await asyncio.to_thread(browser.until_text, "#word", "unmanaged")
+            server.phase = Phase.DRAINING
+            await asyncio.to_thread(browser.until_text, "#word", "stopping")
+            assert "sent away" in await asyncio.to_thread(browser.text, "#reason")
+            await asyncio.to_thread(browser.refresh)
+            await asyncio.to_thread(browser.until_text, "#word", "stopping")
+            server.phase = Phase.READY
+            await asyncio.to_thread(browser.until_text, "#word", "unmanaged")
+            assert await asyncio.to_thread(browser.console) == []
+
+    run(serve())
+
+
+def test_gateway_that_wants_no_secret_is_shown_at_once(
+    start: Start, browse: Open, port: int
+) -> None:
+    start("--auth", "none", OPENCLAW_GATEWAY_TOKEN="").ready()
+    browser = browse(f"http://127.0.0.1:{port}/")
+    browser.until_text("#age", "live")
+    assert facts(browser)["secret"] == "none"
+    assert browser.text("#ask") == browser.text("#forget") == ""
+    assert browser.console() == []
+
+
 class Way:
     """A way to a gateway that may be cut: what is on it ends, and what comes next goes through again."""
 

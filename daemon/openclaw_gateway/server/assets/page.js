@@ -31,7 +31,11 @@ const span = (ms) => { // as "status" says it
 
 const times = (count) => count === 1 ? "once" : `${count} times`;
 
-let secret = sessionStorage.getItem(STORED); // of password mode in memory only
+const storage = (action, ...rest) => { // a browser may be told to keep nothing, and says so by an error
+  try { return sessionStorage[action](STORED, ...rest); } catch { return null; }
+};
+
+let secret = storage("getItem"); // of password mode in memory only
 let kind = "token";
 let link = null; // the connection, as far as it goes
 let due = 0, timer = 0, failed = 0, shownAt = 0, seen = null, leaving = null;
@@ -130,7 +134,7 @@ async function greet(mine) {
     refused(mine, error);
     return;
   }
-  if (kind === "token" && secret) sessionStorage.setItem(STORED, secret);
+  if (kind === "token" && secret) storage("setItem", secret);
   if (seen?.boot !== hello.server.bootId) seen = { boot: hello.server.bootId };
   mine.live = true;
   mine.host = hello.snapshot.presence.find((entry) => entry.mode === "gateway")?.host;
@@ -159,7 +163,7 @@ function refused(mine, { message, details = {}, retryAfterMs }) {
   } else if (retryAfterMs) {
     // It is on its way up or down, and says when to come again.
     const down = details.reason === "gateway-restarting";
-    verdict(down ? "stopping" : "starting", message, down ? [] : elsewhere());
+    verdict(down ? "stopping" : "starting", message, down ? [] : [{ command: `${known} --wait 60` }]);
     redial(retryAfterMs);
   } else {
     verdict("refused", message, elsewhere());
@@ -185,7 +189,7 @@ function question(reason) {
 
 function forget() {
   secret = null;
-  sessionStorage.removeItem(STORED);
+  storage("removeItem");
 }
 
 function goodbye() {
@@ -215,8 +219,8 @@ async function lost(mine) {
   if (alive && mine.opened) {
     verdict("connecting", "The connection was lost.");
   } else if (alive) {
-    verdict("refused", "The gateway lives, but takes no WebSocket from here: its limits are reached, or this address "
-      + "is none of its allowedHosts.", elsewhere());
+    verdict("refused", "The gateway lives, but takes no WebSocket from here: its limits are reached, or a proxy "
+      + "changes the Host, and this address is none of its allowedOrigins.", elsewhere());
   } else {
     verdict("unreachable", `${said} nobody answers at ${location.host}.`, elsewhere());
   }
