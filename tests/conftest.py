@@ -233,12 +233,16 @@ class NotifySocket:
                 os.close(fd)
         return message
 
-    def close(self) -> None:
-        """Close it, and what it keeps, as systemd does when a unit ends for good."""
-        self._socket.close()
+    def forget(self) -> None:
+        """Close what it keeps, as systemd does when a unit ends for good."""
         for _, fd in self.kept:
             os.close(fd)
         self.kept.clear()
+
+    def close(self) -> None:
+        """Close it, and what it keeps."""
+        self._socket.close()
+        self.forget()
 
 
 @pytest.fixture
@@ -274,3 +278,53 @@ def browse(driver: Driver, tmp_path: Path) -> Iterator[Open]:
     yield begin
     for browser in opened:
         browser.close()
+
+
+_AS_SYSTEMD_STARTS_IT = """
+import os, sys
+sources = [int(word) for word in sys.argv[1].split(",")]
+# Out of each other's way first: a source may have the number of another one's place.
+spare = [os.dup(source) for source in sources]
+aside = [os.dup2(fd, 200 + at) for at, fd in enumerate(spare)]
+for at, fd in enumerate(aside):
+    os.dup2(fd, 3 + at)
+    os.close(fd)
+os.closerange(3 + len(sources), 200)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, "-m", "openclaw_gateway", *sys.argv[2:]])
+"""
+
+Resume = Callable[..., Daemon]
+"""Starts a gateway as systemd does; see ``resume``."""
+
+
+@pytest.fixture
+def resume(port: int, state_dir: Path, notify: NotifySocket) -> Iterator[Resume]:
+    """Start a gateway as systemd would: with these descriptors, or with what it keeps for us."""
+    started: list[Daemon] = []
+
+    def begin(
+        *arguments: str, handed: list[tuple[str, int]] | None = None, **variables: str
+    ) -> Daemon:
+        handed = notify.kept if handed is None else handed
+        defaults = {
+            "OPENCLAW_GATEWAY_PORT": str(port),
+            "OPENCLAW_STATE_DIR": str(state_dir),
+            "OPENCLAW_GATEWAY_TOKEN": TOKEN,
+            "NOTIFY_SOCKET": notify.path,
+        }
+        words = [sys.executable, "-m", "openclaw_gateway"]
+        fds = [fd for _, fd in handed]
+        if handed:
+            words = [sys.executable, "-c", _AS_SYSTEMD_STARTS_IT, ",".join(map(str, fds))]
+            defaults["LISTEN_FDS"] = str(len(handed))
+            defaults["LISTEN_FDNAMES"] = ":".join(name for name, _ in handed)
+        environ = clean_environ(**(defaults | variables))
+        daemon = Daemon(*arguments, environ=environ, words=words, pass_fds=fds)
+        started.append(daemon)
+        return daemon
+
+    yield begin
+    for daemon in started:
+        if daemon.process.poll() is None:
+            daemon.kill()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 # What the daemon loads on its way, loaded here once for every life.
 import asyncio  # noqa: F401
+import fcntl
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import sdnotify  # noqa: F401
+import systemd.daemon  # noqa: F401
 
 from conftest import CAP_S, clean_environ, free_port
 from openclaw_gateway import gateway
+from openclaw_gateway.claim.listener import STORED
 from openclaw_gateway.claim.lockfile import lock_directory_parts
 from openclaw_gateway.client import health, neighbours  # noqa: F401
 from openclaw_gateway.server import http  # noqa: F401
@@ -50,9 +53,18 @@ class Home:
         *,
         watchdog_s: float | None = None,
         flags: Mapping[str, str] = NO_FLAGS,
+        handed: Sequence[socket.socket] = (),
         run: Run = gateway.run,
     ) -> int:
-        """Be the daemon, from its settings to its exit code; to be called in a child."""
+        """
+        Be the daemon, from its settings to its exit code; to be called in a child.
+
+        Args:
+            watchdog_s: For ``WATCHDOG_USEC``.
+            flags: Of its command line.
+            handed: Listening sockets that systemd has kept for it.
+            run: What to be.
+        """
         environ = {
             "OPENCLAW_STATE_DIR": str(self.state),
             "OPENCLAW_GATEWAY_PORT": str(self.port),
@@ -60,7 +72,20 @@ class Home:
         }
         if watchdog_s is not None:
             environ["WATCHDOG_USEC"] = str(int(watchdog_s * 1_000_000))
-        os.environ["NOTIFY_SOCKET"] = environ["NOTIFY_SOCKET"]  # where sdnotify looks
+        if handed:
+            spare = [os.dup(each.fileno()) for each in handed]
+            aside = [fcntl.fcntl(fd, fcntl.F_DUPFD, 3 + len(handed)) for fd in spare]
+            for at, fd in enumerate(aside):
+                os.dup2(fd, 3 + at)
+            for fd in {*spare, *aside} - set(range(3, 3 + len(handed))):
+                os.close(fd)
+            environ |= {
+                "LISTEN_PID": str(os.getpid()),
+                "LISTEN_FDS": str(len(handed)),
+                "LISTEN_FDNAMES": ":".join([STORED] * len(handed)),
+            }
+        # Where sdnotify and libsystemd look.
+        os.environ.update({name: environ[name] for name in environ if "OPENCLAW" not in name})
         self._become_log()
         return run(lambda: settings.load(flags, environ), environ)
 
@@ -118,13 +143,13 @@ class Home:
         finally:
             os.close(pidfd)
 
-    def whole_life(self) -> int:
+    def whole_life(self, *, handed: Sequence[socket.socket] = ()) -> int:
         """Let a gateway start without a tracer, ask it to stop once ready, and return its exit code."""
         pid = os.fork()
         if pid == 0:
             code = 70
             try:
-                code = self.live()
+                code = self.live(handed=handed)
             finally:
                 os._exit(code)
         code = self.outcome(pid)

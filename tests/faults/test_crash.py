@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from conftest import CAP_S
 from faults.extent import extent
 from faults.life import Home
 from faults.stepper import Stepped
 from node_like import NodeLike
+from openclaw_gateway.claim.listener import listen
 
 STRIDE = extent("CRASH_STRIDE", 4, 1)
 """1 kills at every call; 4 at every fourth, beginning with a random one of the first four."""
 
 EXEC_STRIDE = extent("CRASH_EXEC_STRIDE", 800, 80)
 """The same for a process started with exec, whose imports are thousands of calls."""
+
+_REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture
@@ -57,6 +62,31 @@ def test_a_kill_at_any_system_call_leaves_nothing_in_the_way(home: Home) -> None
     while live_until(home, Stepped(home.live), last):
         assert_next_start_is_undisturbed(home, last)
         last += STRIDE
+    assert last > 250, f"a life has only {last} system calls?"
+
+
+def test_a_kill_at_any_system_call_leaves_who_waits_to_the_next_start(home: Home) -> None:
+    """
+    systemd has copies of the listening sockets; here it is the test that has them.
+
+    Whoever was let in before the kill is cut off, whoever was not goes on waiting, and nobody is refused.
+    """
+    stride = 2 * STRIDE
+    last = random.randint(1, stride)
+    with listen("127.0.0.1", home.port) as four, listen("::1", home.port) as six:
+        handed = [four, six]
+        while live_until(home, Stepped(lambda: home.live(handed=handed)), last):
+            home.is_ready()
+            home.log()
+            with socket.create_connection(("127.0.0.1", home.port)) as client:
+                client.sendall(_REQUEST)
+                code, log = home.whole_life(handed=handed), home.log()
+                client.settimeout(CAP_S)
+                answer = client.recv(100)
+            assert code == 0, f"after a kill at call {last}: exit code {code}\n{log}"
+            assert "waiting" not in log and "reclaim" not in log, f"at call {last}:\n{log}"
+            assert answer.startswith(b"HTTP/1.1 200 "), f"after a kill at call {last}: {answer!r}"
+            last += stride
     assert last > 250, f"a life has only {last} system calls?"
 
 

@@ -6,71 +6,22 @@ import os
 import select
 import signal
 import socket
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from conftest import CAP_S, TOKEN, Daemon, NotifySocket, clean_environ, free_port
+from conftest import CAP_S, NotifySocket, Resume, free_port
 from openclaw_gateway.claim.listener import STORED, Passed, listen
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.client.health import probe
 from openclaw_gateway.host.ports import listening
 
-AS_SYSTEMD_STARTS_IT = """
-import os, sys
-sources = [int(word) for word in sys.argv[1].split(",")]
-# Out of each other's way first: a source may have the number of another one's place.
-spare = [os.dup(source) for source in sources]
-aside = [os.dup2(fd, 200 + at) for at, fd in enumerate(spare)]
-for at, fd in enumerate(aside):
-    os.dup2(fd, 3 + at)
-    os.close(fd)
-os.closerange(3 + len(sources), 200)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.executable, [sys.executable, "-m", "openclaw_gateway", *sys.argv[2:]])
-"""
-
 SOCKET_UNIT = "openclaw-gateway.socket"
 """What a socket unit's sockets are called by default: systemd.socket(5), ``FileDescriptorName=``."""
-
-Resume = Callable[..., Daemon]
-
-
-@pytest.fixture
-def resume(port: int, state_dir: Path, notify: NotifySocket) -> Iterator[Resume]:
-    """Start a gateway as systemd would: with these descriptors, or with what it keeps for us."""
-    started: list[Daemon] = []
-
-    def begin(
-        *arguments: str, handed: list[tuple[str, int]] | None = None, **variables: str
-    ) -> Daemon:
-        handed = notify.kept if handed is None else handed
-        defaults = {
-            "OPENCLAW_GATEWAY_PORT": str(port),
-            "OPENCLAW_STATE_DIR": str(state_dir),
-            "OPENCLAW_GATEWAY_TOKEN": TOKEN,
-            "NOTIFY_SOCKET": notify.path,
-        }
-        words = [sys.executable, "-m", "openclaw_gateway"]
-        fds = [fd for _, fd in handed]
-        if handed:
-            words = [sys.executable, "-c", AS_SYSTEMD_STARTS_IT, ",".join(map(str, fds))]
-            defaults["LISTEN_FDS"] = str(len(handed))
-            defaults["LISTEN_FDNAMES"] = ":".join(name for name, _ in handed)
-        environ = clean_environ(**(defaults | variables))
-        daemon = Daemon(*arguments, environ=environ, words=words, pass_fds=fds)
-        started.append(daemon)
-        return daemon
-
-    yield begin
-    for daemon in started:
-        if daemon.process.poll() is None:
-            daemon.kill()
 
 
 def kept_addresses(notify: NotifySocket) -> list[tuple[str, int]]:
