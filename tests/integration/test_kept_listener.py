@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CAP_S, NotifySocket, Resume, free_port
+from conftest import CAP_S, NotifySocket, Resume, Start, free_port
 from openclaw_gateway.claim.listener import STORED, Passed, listen
 from openclaw_gateway.client.answer import Health
 from openclaw_gateway.client.health import probe
@@ -243,6 +243,24 @@ def test_gateway_with_a_standby_has_nothing_kept(
     assert notify.kept == []
     second.kill()
     assert probe("127.0.0.1", port) is Health.REFUSED
+
+
+@pytest.mark.parametrize("same_state", [True, False], ids=["same state", "other state"])
+def test_start_that_comes_between_gives_way_to_the_one_that_systemd_keeps_the_port_for(
+    resume: Resume, start: Start, port: int, tmp_path: Path, notify: NotifySocket, same_state: bool
+) -> None:
+    """It has the locks and waits for the port, we have the port and wait for the locks: it began first."""
+    with (
+        listen("127.0.0.1", port) as kept,
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        elsewhere = [] if same_state else ["--state-dir", str(tmp_path / "other")]
+        between = start("--lock-timeout", "8", *elsewhere)
+        between.wait_for("waiting")
+        resume(handed=[(STORED, kept.fileno())]).wait_for("waiting")
+        assert between.finish() == 1
+        notify.wait_for("READY=1")
+        assert is_answered(client) == b"HTTP/1.1 200 OK"
 
 
 class _Live(BaseHTTPRequestHandler):

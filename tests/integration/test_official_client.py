@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import TOKEN, Start
+from conftest import CAP_S, TOKEN, NotifySocket, Resume, Start
 from official import OfficialClient, assert_valid
 from openclaw_gateway import __version__
+from openclaw_gateway.host.ports import listening
 
 Dial = Callable[..., OfficialClient]
 
@@ -131,6 +133,27 @@ def test_client_survives_a_restart_by_reconnecting(start: Start, dial: Dial) -> 
     start().ready()
     assert client.wait_for("hello")["hello"]["server"]["bootId"] != boot_id
     assert client.call("health")["ok"] is True
+
+
+def test_client_is_back_at_its_first_try_if_systemd_keeps_the_listener(
+    resume: Resume, notify: NotifySocket, dial: Dial, port: int
+) -> None:
+    first = resume()
+    notify.wait_for("READY=1")
+    client = dial(token=TOKEN)
+    boot_id = client.wait_for("hello")["hello"]["server"]["bootId"]
+    assert first.stop() == 0
+    client.wait_for("close")
+    before = len(client.seen)
+    # Its first try is let in by nobody yet, and refused by nobody.
+    deadline_s = time.monotonic() + CAP_S
+    while not any(found.queued for found in listening(port)):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    resume()
+    assert client.wait_for("hello")["hello"]["server"]["bootId"] != boot_id
+    assert [seen["kind"] for seen in client.seen[before:]].count("hello") == 1
+    assert {"close", "refused"}.isdisjoint(seen["kind"] for seen in client.seen[before:])
 
 
 @pytest.mark.parametrize(

@@ -382,6 +382,30 @@ def test_health_event_comes_when_something_begins_to_fail(port: int, state_dir: 
 
 
 @pytest.mark.parametrize(
+    ("back_in_s", "payload"),
+    [
+        (None, {"reason": "gateway stopping"}),
+        (0.2594, {"reason": "gateway restarting", "restartExpectedMs": 259}),
+    ],
+)
+def test_clients_are_told_when_we_are_back_if_it_is_a_restart(
+    port: int, state_dir: Path, back_in_s: float | None, payload: dict[str, object]
+) -> None:
+    async def visit() -> None:
+        async with in_process(port, state_dir, []) as server:
+            server.phase = Phase.READY
+            async with admitted(port) as wire:
+                stopping = asyncio.create_task(
+                    server.stop(hurry=asyncio.Event(), back_in_s=back_in_s)
+                )
+                assert (await wire.event("shutdown"))["payload"] == payload
+                assert await wire.closed() == 1012
+                await stopping
+
+    run(visit())
+
+
+@pytest.mark.parametrize(
     ("phase", "reason"),
     [(Phase.STARTING, "startup-sidecars"), (Phase.DRAINING, "gateway-restarting")],
 )

@@ -225,7 +225,7 @@ from systemd.daemon import notify
 async def main():
     async with websockets.connect(f"ws://127.0.0.1:{sys.argv[1]}/") as socket:
         assert "connect.challenge" in await socket.recv()
-        token = open("/var/lib/openclaw-gateway/default/gateway.token").read().strip()
+        token = open(sys.argv[2]).read().strip()
         await socket.send(json.dumps({"type": "req", "id": "1", "method": "connect", "params": {
             "minProtocol": 4, "maxProtocol": 4, "role": "operator", "scopes": ["operator.read"],
             "client": {"id": "cli", "version": "1", "platform": "linux", "mode": "cli"},
@@ -245,26 +245,30 @@ asyncio.run(main())
 """
 
 
+Goodbye = Callable[..., list[object]]
+
+
 @pytest.fixture
-def goodbye(machine: Machine) -> Callable[[Callable[[], object]], list[object]]:
+def goodbye(machine: Machine) -> Goodbye:
     """Return what a client is told when something ends the gateway: the event's payload and the close code."""
     machine.write("/var/tmp/shutdown.py", SHUTDOWN)
 
-    def told(end: Callable[[], object]) -> list[object]:
-        words = [
-            "systemd-run",
-            "--unit=told",
-            "--property=Type=notify",
-            "--property=RemainAfterExit=yes",
-        ]
+    def told(
+        end: Callable[[], object],
+        *,
+        port: int = PORT,
+        token: str = "/var/lib/openclaw-gateway/default/gateway.token",
+    ) -> list[object]:
+        client = ["python3", "/var/tmp/shutdown.py", str(port), token]
         machine.run(["rm", "-f", "/var/tmp/told"])
         machine.run(
             [
-                *words,
+                "systemd-run",
+                "--unit=told",
+                "--property=Type=notify",
+                "--property=RemainAfterExit=yes",
                 "--property=StandardOutput=file:/var/tmp/told",
-                "python3",
-                "/var/tmp/shutdown.py",
-                str(PORT),
+                *client,
             ]
         )
         end()
@@ -275,10 +279,24 @@ def goodbye(machine: Machine) -> Callable[[Callable[[], object]], list[object]]:
     return told
 
 
+def told_of_a_restart(goodbye: Callable[[], list[object]]) -> dict[str, object]:
+    """Return the payload; a busy machine may take longer to answer than clients should wait: then again."""
+    for _ in range(10):
+        payload, code = goodbye()
+        assert code == 1012
+        assert isinstance(payload, dict)
+        if payload != {"reason": "gateway stopping"}:
+            break
+    assert payload["reason"] == "gateway restarting"
+    assert isinstance(payload["restartExpectedMs"], int)
+    assert 0 < payload["restartExpectedMs"] < 60_000
+    return payload
+
+
 def test_clients_are_told_when_and_only_when_it_is_a_restart(
     machine: Machine,
     service: Unit,
-    goodbye: Callable[[Callable[[], object]], list[object]],
+    goodbye: Goodbye,
     record_property: Record,
 ) -> None:
     def end_by_hand() -> None:
@@ -286,19 +304,35 @@ def test_clients_are_told_when_and_only_when_it_is_a_restart(
         service.kill("TERM")
         service.wait_for_another(pid)
 
-    # A busy machine may be slower to answer than clients should wait for: then nothing is said.
-    for _ in range(10):
-        payload, code = goodbye(service.restart)
-        assert code == 1012
-        if payload != {"reason": "gateway stopping"}:
-            break
-    assert isinstance(payload, dict)
-    assert payload["reason"] == "gateway restarting"
-    assert 0 < payload["restartExpectedMs"] < 60_000
+    payload = told_of_a_restart(lambda: goodbye(service.restart))
     record_property("restartExpectedMs", payload["restartExpectedMs"])
     assert goodbye(end_by_hand) == [{"reason": "gateway stopping"}, 1012]
     assert goodbye(service.stop) == [{"reason": "gateway stopping"}, 1012]
     service.start()
+
+
+def test_user_gateway_keeps_its_own_and_tells_of_its_restart(
+    machine: Machine, goodbye: Goodbye
+) -> None:
+    machine.run(["useradd", "--create-home", "kay"])
+    machine.run(["loginctl", "enable-linger", "kay"])
+    machine.until("systemctl is-active -q user@$(id -u kay)")
+    settings = "/home/kay/.openclaw/openclaw.json"
+    machine.write(settings, json.dumps({"gateway": {"port": 20070}}), mode=0o600)
+    machine.run(["chown", "-R", "kay:", "/home/kay/.openclaw"])
+
+    def systemctl(*words: str) -> str:
+        return machine.run(["systemctl", "--user", "--machine=kay@", *words]).stdout.strip()
+
+    systemctl("start", SERVICE)
+    assert systemctl("show", "-P", "NFileDescriptorStore", SERVICE) == "2"
+    there = {"port": 20070, "token": "/home/kay/.openclaw/gateway.token"}
+    told_of_a_restart(lambda: goodbye(lambda: systemctl("restart", SERVICE), **there))
+    assert goodbye(lambda: systemctl("stop", SERVICE), **there) == [
+        {"reason": "gateway stopping"},
+        1012,
+    ]
+    assert listening(machine, 20070) == 0
 
 
 def test_status_says_who_keeps_the_port_while_nobody_runs(machine: Machine, service: Unit) -> None:
