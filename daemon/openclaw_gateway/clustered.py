@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from openclaw_gateway import lifecycle
 from openclaw_gateway.claim.claim import Claim
+from openclaw_gateway.claim.record import Phase
 from openclaw_gateway.cluster import tasks
 from openclaw_gateway.cluster.tenure import Keeper
-from openclaw_gateway.errors import GatewayError
+from openclaw_gateway.errors import GatewayError, StorageError
 from openclaw_gateway.protocol.role import Lease, Role
 from openclaw_gateway.settings.load import Settings
 from openclaw_gateway.settings.model import Cluster
@@ -50,11 +52,14 @@ class Clustered:
         self._keeper = Keeper(
             cluster, state_dir=settings.state_dir, journal=life.journal, show=self._show
         )
+        self._claim: Claim | None = None
+        self._is_ready = False
         self._keeping: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
 
     async def start(self, claim: Claim) -> None:
         """Listen, and begin to look at the record."""
+        self._claim = claim
         self._own.stand(self._keeper.role, self._keeper.is_over, self._keeper.lease)
         await self._own.start(claim)
         self._keeping = asyncio.create_task(tasks.keep(self._keeper))
@@ -67,6 +72,14 @@ class Clustered:
     def ready(self) -> None:
         """Let clients in, as soon as we are active."""
         self._own.ready()
+        self._is_ready = True
+        self._publish()
+
+    def _publish(self) -> None:
+        """Say in the lock files, as a courtesy to readers, which of the two we are."""
+        if self._claim is not None and self._is_ready and not self._stopped.is_set():
+            with suppress(StorageError):
+                self._claim.publish(Phase.READY if self._keeper.role.active else Phase.STANDBY)
 
     def status(self) -> str:
         """Return where we listen, or what we stand by for."""
@@ -123,5 +136,6 @@ class Clustered:
     def _show(self, role: Role) -> None:
         self._own.stand(role, self._keeper.is_over, self._keeper.lease)
         self._changed.set()
+        self._publish()
         if not self._stopped.is_set():
             self._supervisor.status(self.status())

@@ -274,9 +274,10 @@ class _Serving:
         problem = await service.problem(timeout_s=_SELF_CHECK_S)
         if problem:
             raise NotReadyError(problem)
+        # Before it is so, for a moment: a service that knows better, as a standby does, has the last word.
+        claim.publish(Phase.READY)
         service.ready()
         self._started_in_s = self._age_s()
-        claim.publish(Phase.READY)
         self._supervisor.ready(self._status())
         address = url(reachable(settings.host), settings.port, tls=settings.tls is not None)
         self._journal.write(

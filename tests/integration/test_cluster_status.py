@@ -354,8 +354,12 @@ def test_gateways_are_shown_as_they_are_by_each_of_them(home: Home) -> None:
         assert (shown.returncode, "STANDBY" in shown.stdout) == (0, True)
         line = next(line for line in shown.stdout.splitlines() if line.startswith("Cluster"))
         assert line.endswith(f"is active (token {told['token']}), at http://gw-a:18789")
-        role = json.loads(b.ask(f"--port={b.port}", "--json").stdout)["health"]["role"]
+        theirs = json.loads(b.ask(f"--port={b.port}", "--json").stdout)
+        role = theirs["health"]["role"]
         assert (role["active"], role["token"]) == (False, told["token"])
+        assert theirs["lock"]["record"]["phase"] == "standby"
+        own = json.loads(a.ask(f"--port={a.port}", "--json").stdout)
+        assert own["lock"]["record"]["phase"] == "ready"
 
         second.stop()
         assert home.told()["standbys"] == []
@@ -369,6 +373,8 @@ def test_standby_that_took_over_is_none_any_more(home: Home) -> None:
         # What it said before it was killed is forgotten after a lease.
         told = _told_when(b, lambda told: told["standbys"] == [])
         assert (told["state"], told["active"]["here"]) == ("active", True)
+        own = json.loads(b.ask(f"--port={b.port}", "--json").stdout)
+        assert own["lock"]["record"]["phase"] == "ready"
 
 
 def _b64(text: str) -> str:
