@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import http.client
 import json
@@ -21,25 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import npm
 from conftest import CAP_S, TOKEN
+from node_package import START_CAP_S, cache, command
 
-VERSION = "2026.9.6"
-START_CAP_S = 240.0
-"""Six seconds on a quiet machine, twenty on a busy one; reports tell of minutes."""
-
-_SOURCE = Path(__file__).parent / "peer"
 _LOCKED = struct.Struct("hhqqi4x")
 _SQLITE_LOCK = (0x40000000, 512)
 """Where SQLite locks a file, https://sqlite.org/src/file/src/os.h (PENDING_BYTE), and over how many bytes."""
 _STATE_LOCKS = Path(f"/tmp/openclaw-state-locks-{os.getuid()}")
 """OpenClaw's own place for locks on a state's database; no variable moves it."""
-
-
-@functools.cache
-def installed() -> Path:
-    """Return the folder with OpenClaw and its Node. Raises ``npm.Unavailable``."""
-    return npm.installed(_SOURCE, f"openclaw-{VERSION}")
 
 
 class NodeGateway:
@@ -258,20 +246,6 @@ def holder_of(path: Path) -> int | None:
         asked = _LOCKED.pack(fcntl.F_WRLCK, os.SEEK_SET, *_SQLITE_LOCK, 0)
         kind, _, _, _, pid = _LOCKED.unpack(fcntl.fcntl(file, fcntl.F_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else int(pid)
-
-
-def command(port: int) -> list[str]:
-    """Return what starts one. Raises ``npm.Unavailable``."""
-    folder = installed()
-    program = folder / "node_modules/openclaw/openclaw.mjs"
-    return [str(npm.node(folder)), str(program), "gateway", "run", "--port", str(port)]
-
-
-def cache() -> str:
-    """Return a temporary directory for one: Node keeps what it compiles there, so the next start is quicker."""
-    directory = installed() / "tmp"
-    directory.mkdir(exist_ok=True)
-    return str(directory)
 
 
 def configure(state_dir: Path, port: int, gateway: dict[str, Any]) -> None:

@@ -9,12 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import node_gateway
+import node_package
 import npm
 from bench.calls import TOKEN, latencies, per_second, percentile_ms
-from bench.processes import bare_node, healthy_after_ms, requests_per_second, resident_mib
-from conftest import free_port
+from bench.processes import (
+    bare_node,
+    healthy_after_ms,
+    requests_per_second,
+    resident_mib,
+    run_ms,
+)
+from conftest import clean_environ, free_port
 
-NAME = f"OpenClaw {node_gateway.VERSION} on Node"
+NAME = f"OpenClaw {node_package.VERSION} on Node"
 BARE_NAME = "a bare server of Node's"
 _DUPLICATE = 78
 
@@ -46,7 +53,7 @@ class Peer:
             began_s = time.perf_counter()
             settings = {"auth": {"mode": "token", "token": TOKEN}}
             with node_gateway.node_gateway(state_dir, port, gateway=settings) as gateway:
-                taken = {"start": healthy_after_ms(port, began_s, cap_s=node_gateway.START_CAP_S)}
+                taken = {"start": healthy_after_ms(port, began_s, cap_s=node_package.START_CAP_S)}
                 gateway.started()
                 taken["memory"] = resident_mib(gateway.family())
                 taken["requests"] = requests_per_second(port)
@@ -54,6 +61,7 @@ class Peer:
                 one = latencies(port, connections=1, is_gateway=True)
                 taken |= {"median": percentile_ms(50)(one), "slow": percentile_ms(99)(one)}
                 taken["duplicate"] = _exit_of_duplicate(state_dir, port)
+                taken["guarded duplicate"] = _exit_of_guarded_duplicate(state_dir, port)
         return taken
 
     def start_of_bare(self) -> float:
@@ -80,10 +88,22 @@ def _exit_of_duplicate(state_dir: Path, port: int) -> float:
     return passed_ms
 
 
+def _exit_of_guarded_duplicate(state_dir: Path, port: int) -> float:
+    """What a second start costs where it is guarded: the second gateway is never started."""
+    environ = clean_environ(
+        NOTIFY_SOCKET="/nonexistent",
+        PYTHONDONTWRITEBYTECODE="",
+        OPENCLAW_STATE_DIR=str(state_dir),
+        OPENCLAW_GATEWAY_PORT=str(port),
+    )
+    words = ["-m", "openclaw_gateway", "guard", "--", *node_package.command(port)]
+    return run_ms(words, environ, expected=_DUPLICATE)
+
+
 def available() -> Peer | None:
     """Return it, installed if need be; ``None`` where npm can't bring it, which is said."""
     try:
-        return Peer(node_gateway.installed())
+        return Peer(node_package.installed())
     except npm.Unavailable as missing:
         print(f"WITHOUT OPENCLAW'S OWN GATEWAY: {missing}", file=sys.stderr)
         return None

@@ -57,6 +57,10 @@ class Process:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         self._process.send_signal(number)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for its end, and leave nothing of it behind."""
         self._process.wait(CAP_S)
         self._notify.close()
         self._directory.cleanup()

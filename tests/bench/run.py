@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from machine import Machine
 
-from bench import peer
+from bench import guards, peer
 from bench.calls import latencies, per_second, percentile_ms
 from bench.machines import FLOOR, booted, restart_ms
 from bench.plot import draw
@@ -223,15 +223,28 @@ CHARTS = (
     Chart("From kill -9 to the next READY", "ms", "less", (
         Measurement(OURS, restart_of_gateway, is_ours=True),
         Measurement(f"{OURS}, by its standby", takeover_of_standby, is_ours=True),
+        Measurement(f"{guards.NAME}, itself killed", guards.restart_after_kill("guard"), is_ours=True),
+        Measurement(f"{guards.NAME}, its program killed", guards.restart_after_kill("program"), is_ours=True),
         Measurement(BARE, restart_of_route),
+    )),
+    Chart("From a guard's exec to that of its program", "ms", "less", (
+        Measurement(guards.NAME, guards.to_exec_of_program, is_ours=True),
+        Measurement("python3", run_of("pass")),
+        Measurement("the program, a shell, alone", guards.to_exec_of_shell),
+    )),
+    Chart("From exec to READY of a small program that is guarded", "ms", "less", (
+        Measurement(guards.NAME, guards.to_ready, is_ours=True),
+        Measurement(guards.PROGRAM, guards.answer_of_program),
     )),
     Chart("A duplicate, from exec to exit with 78", "ms", "less", (
         Measurement(OURS, exit_of_duplicate, is_ours=True),
+        Measurement(guards.NAME, guards.exit_of_duplicate, is_ours=True),
         Measurement("import argparse, json, socket", run_of("import argparse, json, socket")),
         Measurement("python3", run_of("pass")),
     )),
     Chart("Resident memory of all processes", "MiB", "less", (
         Measurement(OURS, memory_of_gateway, is_ours=True),
+        Measurement(f"{guards.NAME}, without its program", guards.memory, is_ours=True),
         Measurement(BARE, memory_of_route),
         Measurement(IMPORTS, memory_of(LIBRARIES)),
         Measurement("python3", memory_of("")),
@@ -268,7 +281,12 @@ def beside(node: peer.Peer) -> dict[str, tuple[Measurement, ...]]:
             Measurement(bare_node, node.start_of_bare),
             Measurement(theirs, node.figure("start")),
         ),
-        "A duplicate, from exec to exit with 78": (Measurement(theirs, node.figure("duplicate")),),
+        "A duplicate, from exec to exit with 78": (
+            Measurement(theirs, node.figure("duplicate")),
+            Measurement(
+                f"{guards.NAME}, beside {theirs}", node.figure("guarded duplicate"), is_ours=True
+            ),
+        ),
         "Resident memory of all processes": (
             Measurement(bare_node, node.memory_of_bare),
             Measurement(theirs, node.figure("memory")),

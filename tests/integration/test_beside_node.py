@@ -17,16 +17,8 @@ import pytest
 import npm
 from conftest import TOKEN, Daemon, NotifySocket, Start, clean_environ, free_port
 from faults.extent import extent
-from node_gateway import (
-    START_CAP_S,
-    NodeGateway,
-    cache,
-    command,
-    configure,
-    healthy,
-    installed,
-    node_gateway,
-)
+from node_gateway import NodeGateway, configure, healthy, node_gateway
+from node_package import START_CAP_S, cache, command, installed
 from openclaw_gateway.host.ports import listening
 
 pytestmark = pytest.mark.timeout(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import node_gateway
+import node_package
 import npm
 from conftest import CAP_S, Start
 from node_gateway import NodeGateway
@@ -25,7 +25,7 @@ SECRET, WRONG = "a-secret-that-both-read-0123456789", "another-secret-0123456789
 def openclaw() -> None:
     """OpenClaw from npm, or the reason why not."""
     try:
-        node_gateway.installed()
+        node_package.installed()
     except npm.Unavailable as missing:
         npm.leave_out(missing, "OPENCLAW'S OWN GATEWAY")
 

@@ -16,7 +16,7 @@ from machine import PORT, SERVICE, Machine, booted_with_package
 import npm
 from faults.extent import extent
 from manual import displays
-from node_gateway import START_CAP_S, installed
+from node_package import START_CAP_S, installed
 
 _BY_SYSTEM = "A GATEWAY OF ONE ACCOUNT, BY THE SYSTEM"
 _BY_USER = "OPENCLAW'S OWN USER UNIT, BEHIND A GUARD"

@@ -140,7 +140,7 @@ def contenders(statuses: Sequence[Status]) -> Iterator[tuple[str, int]]:
 
     They are named by profile, or where that is unknown or another's too by state directory.
     """
-    names = [status.facts.subject.profile_name for status in statuses]
+    names = [_title(status.facts.subject) for status in statuses]
     for status, name in zip(statuses, names, strict=True):
         if _should_run(status):
             is_unique = name is not None and names.count(name) == 1
@@ -233,7 +233,7 @@ def overview(statuses: Sequence[Status]) -> Iterator[str]:
         owner = facts.owner or facts.process
         rows.append(
             (
-                _title(facts.subject),
+                _title(facts.subject) or "-",
                 str(facts.subject.place.port),
                 verdict.state.value,
                 str(owner.pid) if owner else "-",
@@ -256,10 +256,10 @@ def overview(statuses: Sequence[Status]) -> Iterator[str]:
     return table(rows)
 
 
-def _title(subject: Subject) -> str:
-    if subject.guarded_account:
-        return f"guard@{subject.guarded_account}"
-    return subject.profile_name or "-"
+def _title(subject: Subject) -> str | None:
+    """Return the name of a gateway in a list: its profile, or whose it guards; ``None`` where that is unknown."""
+    account = subject.guarded_account
+    return f"guard@{account}" if account else subject.profile_name
 
 
 def _run_by(owner: ProcessDetails) -> str:

@@ -158,7 +158,7 @@ def _guard_of(
     holder = holders.get(port)
     if holder is not None:
         return next((unit for unit in guards if unit.main_pid == holder.pid), None)
-    if ours is not None and _counts(ours):
+    if ours is not None and (ours.main_pid or ours.enabled.startswith("enabled")):
         return None
     return next(
         (unit for unit in guards if _counts(unit) and place_of(unit, None).port == port), None

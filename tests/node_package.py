@@ -1,0 +1,34 @@
+"""OpenClaw and its Node from npm: the release that tests and benchmarks run, and how it is started."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import npm
+
+VERSION = "2026.9.6"
+START_CAP_S = 240.0
+"""Six seconds on a quiet machine, twenty on a busy one; reports tell of minutes."""
+
+_SOURCE = Path(__file__).parent / "peer"
+
+
+@functools.cache
+def installed() -> Path:
+    """Return the folder with OpenClaw and its Node. Raises ``npm.Unavailable``."""
+    return npm.installed(_SOURCE, f"openclaw-{VERSION}")
+
+
+def command(port: int) -> list[str]:
+    """Return what starts its gateway. Raises ``npm.Unavailable``."""
+    folder = installed()
+    program = folder / "node_modules/openclaw/openclaw.mjs"
+    return [str(npm.node(folder)), str(program), "gateway", "run", "--port", str(port)]
+
+
+def cache() -> str:
+    """Return a temporary directory for one: Node keeps what it compiles there, so the next start is quicker."""
+    directory = installed() / "tmp"
+    directory.mkdir(exist_ok=True)
+    return str(directory)
