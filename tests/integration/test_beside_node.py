@@ -388,3 +388,17 @@ def _first_to_end(*pids: int) -> int:
         found = ended.poll(START_CAP_S * 1000)
         assert found, "neither of them gave way"
         return pid_of[found[0][0]]
+
+
+def test_ours_stands_by_behind_a_node_gateway_and_takes_over_when_that_is_killed(
+    start_node: StartNode, begin: Begin, state_dir: Path, port: int, notify: NotifySocket
+) -> None:
+    node = start_node(state_dir, port).ready()
+    untouched = Untouched(node)
+    ours = begin(state_dir, port, "run", "--standby")
+    assert f"STATUS=standby behind pid {node.pid}" in notify.wait_for("READY=1")
+    untouched.check()
+    node.signal(signal.SIGKILL)
+    assert f"STATUS=ready on ws://127.0.0.1:{port}" in notify.wait_for("READY=1")
+    assert healthy(port)
+    assert ours.stop() == 0

@@ -115,7 +115,7 @@ def test_keys_of_the_document_are_stable(
     assert list(said) == [
         "schema", "state", "reason", "exit_code", "profile", "port", "configured_port", "versions",
         "unit_name", "unit", "process", "owner", "guarded", "lock", "listeners", "connections", "health",
-        "parked_behind_pid", "last_exit", "rivals", "disagreements", "next_start", "unseen", "next",
+        "parked_behind_pid", "last_exit", "rivals", "standbys", "disagreements", "next_start", "unseen", "next",
     ]  # fmt: skip
     assert set(said["process"]) == {
         "pid", "command", "user", "unit", "manager", "age_s", "is_stopped", "memory_bytes",
