@@ -122,7 +122,7 @@ def test_keys_of_the_document_are_stable(
         "threads", "descriptors", "descriptor_limit", "oom_kills", "same_network",
     }  # fmt: skip
     assert set(said["health"]) == {
-        "host", "port", "health", "took_s", "ready", "failing", "scheme",
+        "host", "port", "health", "took_s", "ready", "failing", "scheme", "role",
     }  # fmt: skip
 
 
