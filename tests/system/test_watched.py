@@ -221,7 +221,7 @@ def guarded(watched: Machine) -> Iterator[Unit]:
 
 
 def test_guard_is_watched_through_node_exporter(watched: Machine, guarded: Unit) -> None:
-    assert asked(watched, "time() - openclaw_guard_watchdog_last_ping_timestamp_seconds < 60")
+    until(watched, "time() - openclaw_guard_watchdog_last_ping_timestamp_seconds < 60")
     watched.run(
         ["runuser", "-u", "prometheus", "--", "cat", "/run/openclaw-guard/ada/metrics.prom"]
     )
