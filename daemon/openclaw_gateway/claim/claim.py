@@ -506,6 +506,10 @@ def _win(start: Start, file: LockFile) -> LockFile:
                 break
             file.close()
             file = successor
+    except BaseException:
+        file.close()
+        raise
+    try:
         start.patience.outwait(lambda: file.write(start.claim.record))
     except BaseException:
         file.abandon()

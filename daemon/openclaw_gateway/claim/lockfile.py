@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -32,6 +33,8 @@ _FILE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
 # Sticky: systemd-tmpfiles passes over sticky files, and before version 254 only over those; see
 # tmpfiles.d(5), "Age". For a file the kernel gives the bit no meaning.
 _FILE_MODE = 0o1600
+_YOUNG_S = 15.0
+"""Seconds; half of the 30 after which OpenClaw's gateway takes a file without a record for nobody's."""
 
 
 class Contended(Exception):
@@ -231,19 +234,29 @@ class LockFile:
 
     def abandon(self) -> None:
         """
-        Let go of a file that was not won: it stays as it is, unless we made it and nobody else's record is in it.
+        Let go of a file that we could not write into, and so did not win.
 
-        One that takes no ``flock`` may have written into it under our lock, or be about to; what we made
-        and left empty would keep it from starting.
+        It stays as it is, unless we have just made it and nobody else's record is in it: OpenClaw's gateway,
+        which takes no ``flock``, would wait for whoever made it to write.
         """
         try:
-            is_nobodys = self._is_new and self.writer() is None
+            is_nobodys = self._is_new and self._is_young() and self.writer() is None
         except StorageError:
             is_nobodys = False
         if is_nobodys:
             self.release()
         else:
             self.close()
+
+    def _is_young(self) -> bool:
+        """
+        Whether the file has been there for less time than OpenClaw's gateway waits for a record's writer.
+
+        It makes a file of its own in the place of an older one, perhaps just between our look at the
+        name and our unlink. Until then whatever has the name of our inode is ours.
+        """
+        with _blaming(self.path):
+            return 0 <= time.time() - os.fstat(self._fd).st_mtime < _YOUNG_S
 
     def close(self) -> None:
         """Close the descriptors; the lock is free once every process that has them did."""
