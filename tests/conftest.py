@@ -18,19 +18,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from given import CAP_S, TOKEN
+
 if TYPE_CHECKING:
     from webdriver import Browser, Driver, Open
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("brief", settings.get_profile("untimed"), max_examples=20)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "untimed"))
-
-CAP_S = 60.0
-"""A generous cap on anything that should take a moment; never a measurement."""
-
-
-TOKEN = "the-token-of-the-tests"
-"""What gateways that ``start`` starts want from clients."""
 
 
 class Daemon:

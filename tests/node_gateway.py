@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from conftest import CAP_S, TOKEN
+from given import CAP_S, TOKEN
 from node_package import START_CAP_S, cache, command
 
 _LOCKED = struct.Struct("hhqqi4x")

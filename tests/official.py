@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 
 import npm
-from conftest import CAP_S
+from given import CAP_S
 
 _SOURCE = Path(__file__).parent / "client"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CAP_S
+from given import CAP_S
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openclaw-gateway"
 

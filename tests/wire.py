@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from conftest import CAP_S, TOKEN
+from given import CAP_S, TOKEN
 from official import assert_valid_frame
 from openclaw_gateway.claim.listener import listen
 from openclaw_gateway.claim.record import LockRecord
