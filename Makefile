@@ -50,14 +50,17 @@ system: $(VENV)/test deb browser
 	SYSTEM_TESTS=required $(SYSTEM) --ignore=tests/system/test_debian_versions.py
 
 # Every fault that can be made here, in full length and against other locks too; the README's tables are
-# made from what happens. About ten minutes.
+# made from what happens. About ten minutes; twenty more with OpenClaw's own gateway, each start of which
+# takes its 10 to 60 s.
 faults: export FAULTS_FULL = 1
 faults: $(VENV)/test $(VENV)/controls/installed
 	PYTHONPATH=tests $(UNIT) -p faults.recorder --record build/faults.json \
 	    -o python_files="test_*.py controls.py" tests/model tests/faults \
 	    tests/integration/test_claim.py tests/integration/test_supervision.py \
 	    tests/integration/test_beside_others.py; code=$$?; \
-	    $(BIN)/python tests/faults/table.py build/faults.json README.md; exit $$code
+	    $(BIN)/python tests/faults/table.py build/faults.json README.md; \
+	    $(BIN)/pytest tests/integration/test_beside_node.py || code=$$?; \
+	    $(BIN)/pytest -n 2 --dist loadscope tests/system/test_guard_node.py || code=$$?; exit $$code
 
 # Other people's locks, to compare with.
 $(VENV)/controls/installed: $(VENV)/run
