@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -96,6 +96,7 @@ def run(
 
 @contextmanager
 def _textfile(options: Options, settings: Settings, life: lifecycle.Life) -> Iterator[Textfile]:
+    """Keep the file with the guard's metrics up to date until the block is left."""
     textfile = Textfile(
         options.metrics, port=settings.port, vitals=life.supervisor.vitals, journal=life.journal
     )
@@ -103,11 +104,48 @@ def _textfile(options: Options, settings: Settings, life: lifecycle.Life) -> Ite
         yield textfile
 
 
+def _start(
+    settings: Settings,
+    held: Claim,
+    life: lifecycle.Life,
+    environ: Mapping[str, str],
+    command: Sequence[str],
+    *,
+    fencing_token: int | None,
+) -> Child:
+    """Start the child, and let the log and whoever asks for the port's holder know of it."""
+    child = Child(
+        command,
+        environment(
+            environ,
+            port=settings.port,
+            state_dir=held.state.path,
+            config_path=settings.config_path,
+            unit=held.record.unit,
+            fencing_token=fencing_token,
+        ),
+    )
+    # Its arguments are left out: a person may have written a secret there.
+    life.journal.write(
+        Event.CHILD_STARTED,
+        f"started pid {child.pid} ({_name(command)}), which is to serve port {settings.port}",
+        CHILD_PID=child.pid,
+        PORT=settings.port,
+        STATE_DIR=held.state.path,
+    )
+    held.record = held.record._replace(child_pid=child.pid)
+    return child
+
+
+def _name(command: Sequence[str]) -> str:
+    return os.path.basename(command[0])
+
+
 def _watch(
     settings: Settings,
     held: Claim,
     life: lifecycle.Life,
-    environ: MutableMapping[str, str],
+    environ: Mapping[str, str],
     options: Options,
     *,
     keeper: Keeper | None,
@@ -116,27 +154,8 @@ def _watch(
     """Start the child, and see it to its end."""
     port = settings.port
     command = options.command or ("openclaw", "gateway", "run", "--port", str(port))
-    name = os.path.basename(command[0])
-    child = Child(
-        command,
-        environment(
-            environ,
-            port=port,
-            state_dir=held.state.path,
-            config_path=settings.config_path,
-            unit=held.record.unit,
-            fencing_token=keeper.token if keeper is not None else None,
-        ),
-    )
-    # Its arguments are left out: a person may have written a secret there.
-    life.journal.write(
-        Event.CHILD_STARTED,
-        f"started pid {child.pid} ({name}), which is to serve port {port}",
-        CHILD_PID=child.pid,
-        PORT=port,
-        STATE_DIR=held.state.path,
-    )
-    held.record = held.record._replace(child_pid=child.pid)
+    token = keeper.token if keeper is not None else None
+    child = _start(settings, held, life, environ, command, fencing_token=token)
     textfile.started()
 
     def on_phase(phase: Phase, after_s: float) -> None:
@@ -145,7 +164,7 @@ def _watch(
         if phase is Phase.READY:
             life.journal.write(
                 Event.CHILD_READY,
-                f"pid {child.pid} ({name}) is ready on {url('127.0.0.1', port)} "
+                f"pid {child.pid} ({_name(command)}) is ready on {url('127.0.0.1', port)} "
                 f"after {after_s:.2f} s, state directory {held.state.path}",
                 PORT=port,
                 STATE_DIR=held.state.path,
@@ -153,15 +172,14 @@ def _watch(
                 CHILD_PID=child.pid,
             )
 
-    expectation = Expectation(
-        port, options.health, options.startup, options.ready_timeout_s, options.stop_signal
-    )
     watch = Watch(
         child,
-        expectation,
+        Expectation(
+            port, options.health, options.startup, options.ready_timeout_s, options.stop_signal
+        ),
         life.supervisor,
         life.journal,
-        name=name,
+        name=_name(command),
         on_phase=on_phase,
         hold=held.base_port,
         answer=held.answer,
@@ -214,9 +232,10 @@ def _conclude(
 
 def _hint(ended: Ended, ending: Ending, port: int) -> str:
     """
-    Say what a person would look for: a program that is not there, or who took the port of a child that was ended.
+    Return what a person would look for, ``""`` if nothing helps: a program that is missing, or who has the port now.
 
-    A gateway of OpenClaw's that its own service starts ends whoever listens on its port. We can't prevent it.
+    For the latter: a gateway of OpenClaw's that its own service starts ends whoever listens on its port. Nothing that
+    we hold keeps it from that.
     """
     if ending.exit_code == ExitCode.CONFIG and ended.exit.code != ExitCode.CONFIG:
         return "its own last line says which: put its directory on the unit's PATH"

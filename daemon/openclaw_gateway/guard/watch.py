@@ -7,6 +7,7 @@ lives as long as we do, and a guard is to cost little beside what it guards.
 
 from __future__ import annotations
 
+import math
 import select
 import signal
 import time
@@ -156,21 +157,29 @@ class Watch:
         poll = select.poll()
         for fd in (woken, self._child.pidfd, self._hold.fileno()):
             poll.register(fd, select.POLLIN)
-        due_s = self._look_due_s
         if question := self._inspector.question:
             poll.register(question.fileno(), question.events)
-            due_s = question.deadline_s
-        if self._phase is Phase.STARTING:
-            due_s = min(due_s, self._extend_due_s)
-        if self._phase is Phase.STOPPING:
-            due_s = float("inf")
-        if self._keeper is not None:
-            now_s = time.monotonic()
-            due_s = min(due_s, self._keeper.due_s, now_s + self._keeper.hurry_in_s)
-        left_ms = max((due_s - time.monotonic()) * 1000, 0)
+        now_s = time.monotonic()
+        due_s = self._due_s(now_s)
         # poll(2) rounds down to whole milliseconds: a wake-up too early would spin until it is time.
-        for fd, _ in poll.poll(None if due_s == float("inf") else left_ms + 1):
+        left_ms = None if due_s == math.inf else max((due_s - now_s) * 1000, 0) + 1
+        for fd, _ in poll.poll(left_ms):
             yield fd
+
+    def _due_s(self, now_s: float) -> float:
+        """Return when something is to be done though nothing happens, on the monotonic clock; infinity for never."""
+        question = self._inspector.question
+        match self._phase:
+            case Phase.STOPPING:
+                due_s = math.inf  # how long that takes is between the child and systemd
+            case Phase.STARTING:
+                look_due_s = question.deadline_s if question else self._look_due_s
+                due_s = min(look_due_s, self._extend_due_s)
+            case Phase.READY:
+                due_s = question.deadline_s if question else self._look_due_s
+        if self._keeper is not None:
+            due_s = min(due_s, self._keeper.due_s, now_s + self._keeper.hurry_in_s)
+        return due_s
 
     def _take_signals(self, woken: int) -> None:
         for number in signals.arrived(woken):
