@@ -349,6 +349,7 @@ class Way:
 
     def __init__(self, port: int) -> None:
         self._port, self._ends = port, set[socket.socket]()
+        self.passes = True
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -356,11 +357,12 @@ class Way:
     def _accept(self) -> None:
         with suppress(OSError):  # closed
             while True:
-                near, far = (
-                    self._listener.accept()[0],
-                    socket.create_connection(("127.0.0.1", self._port)),
-                )
-                self._ends |= {near, far}
+                near = self._listener.accept()[0]
+                self._ends.add(near)
+                if not self.passes:
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._port))
+                self._ends.add(far)
                 for ends in ((near, far), (far, near)):
                     threading.Thread(target=self._pump, args=ends, daemon=True).start()
 
@@ -398,6 +400,13 @@ def test_lost_connection_is_a_state_of_the_page_that_ends(
         browser.until("return words.includes('connecting') && words.at(-1) === 'unmanaged'")
         browser.until_text("#age", "live")
         assert browser.console() == []
+        way.passes = False  # as where a network swallows what is sent
+        way.cut()
+        browser.until_text("#word", "not-serving")
+        browser.until_text("#reason", f"No answer comes from 127.0.0.1:{way.port}")
+        way.passes = True
+        way.cut()
+        browser.until_text("#age", "live")
     finally:
         way.close()
 

@@ -79,7 +79,7 @@ function dial() {
   const url = new URL(".", location.href); // without query and fragment, below whatever a proxy put in front
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   const socket = new WebSocket(url), asked = new Map();
-  const mine = link = { socket, opened: false, live: false, waiting: 0, calls: 0, cursor: undefined };
+  const mine = link = { socket, opened: false, live: false, waiting: Date.now(), calls: 0, cursor: undefined };
   mine.ask = (method, params) => new Promise((resolve, reject) => {
     const id = String(++mine.calls);
     if (!asked.size) mine.waiting = Date.now();
@@ -96,7 +96,10 @@ function dial() {
   socket.onmessage = ({ data }) => {
     if (mine !== link) return;
     const frame = JSON.parse(data);
-    if (frame.type === "event") return events[frame.event]?.(frame.payload);
+    if (frame.type === "event") {
+      if (!asked.size) mine.waiting = 0;
+      return events[frame.event]?.(frame.payload);
+    }
     const { resolve, reject } = asked.get(frame.id);
     asked.delete(frame.id);
     mine.waiting = asked.size ? Date.now() : 0;
@@ -210,7 +213,7 @@ async function lost(mine) {
     return;
   }
   // Whether it is gone or only takes no WebSocket: health is for everybody.
-  const alive = await fetch("healthz", { cache: "no-store" }).then((answer) => answer.ok, () => false);
+  const alive = await ask("healthz").then((answer) => answer.ok, () => false);
   if (link) return;
   failed += 1;
   const said = leaving ? `It said goodbye (${leaving.reason}), and` : mine.live ? "The connection was lost, and" : "There is no connection:";
@@ -227,8 +230,12 @@ async function lost(mine) {
   redial(Math.min(1000 * 2 ** (failed - 1), 15000));
 }
 
+function ask(path) {
+  return fetch(path, { cache: "no-store", signal: AbortSignal.timeout(SILENT_MS) });
+}
+
 async function standby() { // which lets no WebSocket in, and says to everybody what it is
-  const answer = await fetch("replica", { cache: "no-store" }).catch(() => ({}));
+  const answer = await ask("replica").catch(() => ({}));
   if (!answer.ok || link) return Boolean(link);
   const { cluster = {} } = await answer.json(); // told to who asks from its own machine
   verdict("standby", `${cluster.reason || "another gateway of the cluster is active"}`
@@ -260,9 +267,10 @@ function beat() {
   when();
   if (!link?.waiting) return;
   const silent = Date.now() - link.waiting;
-  if (silent < SILENT_MS) return;
+  if (silent < (link.live ? SILENT_MS : 3 * SILENT_MS)) return; // a wrong secret is answered late on purpose
   old(true);
-  verdict("not-serving", "The connection stands, but no answer comes.", elsewhere());
+  verdict("not-serving", link.opened ? "The connection stands, but no answer comes." : `No answer comes from ${location.host}.`,
+    elsewhere());
   say($("when"), `For ${span(silent)}.`);
   if (silent > 6 * SILENT_MS) { drop(); redial(0); }
 }
