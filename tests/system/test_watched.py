@@ -239,3 +239,34 @@ def test_killed_guard_is_told_though_its_file_stays(watched: Machine, guarded: U
 def test_stopped_guard_leaves_no_metrics(watched: Machine, guarded: Unit) -> None:
     guarded.stop()
     until(watched, "absent(openclaw_guard_ready)")
+
+
+def test_all_who_tell_how_the_service_is_use_the_same_word(up: Machine) -> None:
+    """As ``tests/integration/test_readers_agree.py`` has it, here with a unit that runs the gateway."""
+
+    def words() -> tuple[str, str, str, bool, float, float]:
+        verb = json.loads(up.run(["openclaw-gateway", "status", "--json"], check=False).stdout)
+        terminal = up.run(["openclaw-gateway", "status"], check=False).stdout
+        method = json.loads(up.run(["openclaw-gateway", "call", "status"]).stdout)
+        assert (verb["reason"], verb["unit_name"]) == (method["reason"], method["unit"])
+        (ready,) = asked(up, "openclaw_gateway_ready")
+        (degraded,) = asked(up, "openclaw_gateway_degraded")
+        return (
+            verb["state"],
+            method["state"],
+            terminal.split()[1].removesuffix(":").lower(),
+            method["ready"],
+            float(ready["value"][1]),
+            float(degraded["value"][1]),
+        )
+
+    until(up, "openclaw_gateway_ready == 1")
+    assert words() == ("running", "running", "running", True, 1, 0)
+    directory = up.unit().state_dir
+    up.run(["chmod", "u-w", directory])
+    try:
+        until(up, "openclaw_gateway_ready == 0")
+        assert words() == ("degraded", "degraded", "degraded", False, 0, 1)
+    finally:
+        up.run(["chmod", "u+w", directory])
+    until(up, "openclaw_gateway_ready == 1")
