@@ -34,6 +34,8 @@ def test_bearer_of_the_secret_gets_metrics_that_promtool_accepts(
     assert promtool.run("check", "metrics", stdin=response.text) == ""
     found = numbers(response)
     assert found["openclaw_gateway_ready"] == 1
+    # Who scrapes has shown the secret, and takes no place of those who have not.
+    assert found["openclaw_gateway_connections_unauthenticated"] == 0
     assert found["process_open_fds"] > 0
 
 

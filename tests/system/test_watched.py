@@ -132,8 +132,10 @@ def test_dashboard_shows_something_in_each_panel(up: Machine) -> None:
     up.run(["openclaw-gateway", "call", "health"])
     until(up, "increase(openclaw_gateway_rpc_handler_seconds_count[1m]) > 0")
     empty = [text for text in monitoring.expressions() if not asked(up, text)]
-    # Nothing was limited, nothing is in a cluster, and nothing was restarted just now, or maybe it was.
-    assert [text for text in empty if not re.search(r"cluster|limit_reached|changes", text)] == []
+    # Nothing was limited, nothing is in a cluster or guarded, and nothing was restarted just now, or maybe it was.
+    assert [
+        text for text in empty if not re.search(r"cluster|guard|limit_reached|changes", text)
+    ] == []
 
 
 def test_scrape_by_another_name_needs_the_token_and_no_more(up: Machine) -> None:

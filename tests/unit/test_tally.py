@@ -32,6 +32,17 @@ def test_refused_request_counts_for_its_method_and_else_for_none() -> None:
     assert tally.outcomes == {"unavailable": 1, "invalid_request": 1}
 
 
+def test_methods_beyond_a_bound_and_one_of_that_name_are_other() -> None:
+    tally = Tally()
+    names = [OTHER, *(f"method{number}" for number in range(600))]
+    for name in (*names, ""):
+        tally.refused(name, "FORBIDDEN")
+    told = tally.by_method(names)
+    assert len(told) == 500
+    assert told["method0"] == 1 and told[OTHER] == 602 - 499
+    assert sum(told.values()) == tally.requests.total()
+
+
 @pytest.mark.parametrize(
     ("seconds", "bucket"),
     [(0.0, 0), (BOUNDS_S[0], 0), (0.00011, 1), (0.5, 11), (60.0, 17), (60.1, 18)],

@@ -37,7 +37,7 @@ from openclaw_gateway.server.methods import Registry, Route
 from openclaw_gateway.server.presence import Presence, gateway_entry
 from openclaw_gateway.server.proxies import Source, TrustedProxies, User, identify, resolve
 from openclaw_gateway.server.snapshot import Holding, Limit, Snapshot, role_details
-from openclaw_gateway.server.tally import OTHER, OUTCOMES
+from openclaw_gateway.server.tally import OUTCOMES
 from openclaw_gateway.server.websocket import Shared, refused_upgrade
 from openclaw_gateway.settings.load import LIMIT_NAMES, Settings
 from openclaw_gateway.settings.model import AuthMode
@@ -323,7 +323,7 @@ class Server:
             in_flight=self.clients.in_flight,
             accepted=self._acceptor.accepted,
             requests=self._acceptor.requests,
-            requested={name: tally.requests[name] for name in (*self._registry.methods, OTHER)},
+            requested=tally.by_method(self._registry.methods),
             outcomes={name: tally.outcomes[name] for name in OUTCOMES},
             durations=tally.durations,
             limits=self._limits(),

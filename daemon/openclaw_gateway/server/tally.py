@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from openclaw_gateway.protocol.calls import Answer, Outcome
@@ -11,6 +13,9 @@ from openclaw_gateway.protocol.frames import ErrorCode
 
 OTHER = "other"
 """Stands for every method that we don't have, and for every code that is none of ours: peers choose those."""
+
+_MAX_METHODS = 500
+"""Methods that are told apart: extensions may register any number, and each is a series for Prometheus."""
 
 ABANDONED = "abandoned"
 """The outcome of a call whose client did not wait for it."""
@@ -70,6 +75,11 @@ class Tally:
             self.outcomes[_OUTCOMES.get(str(outcome.error.get("code")), OTHER)] += 1
         self._counts[bisect_left(BOUNDS_S, seconds)] += 1
         self._sum_s += seconds
+
+    def by_method(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the requests of each of our methods, and all the others together as ``OTHER``."""
+        told = {name: self.requests[name] for name in islice(names, _MAX_METHODS) if name != OTHER}
+        return told | {OTHER: self.requests.total() - sum(told.values())}
 
     @property
     def durations(self) -> Durations:
