@@ -41,9 +41,11 @@ class Gateway:
         self._home = home
         self.process = Stepped(lambda: home.execute(*arguments, path=build, **variables))
 
-    def stop_before(self, wanted: Callable[[Call], bool]) -> None:
-        """Go on up to the door of a system call."""
-        assert self.process.run_to(wanted), f"never got there:\n{self._home.log()}"
+    def stop_before(self, wanted: Callable[[Call], bool]) -> Call:
+        """Go on up to the door of a system call, and return that."""
+        call = self.process.run_to(wanted)
+        assert call, f"never got there:\n{self._home.log()}"
+        return call
 
     def go_on(self) -> int | None:
         """Run freely; the exit code, or ``None`` once it is ready."""
@@ -100,6 +102,35 @@ class Gateway:
             return len(written) == 2 and (asks or goes_on)
 
         return wanted
+
+    def asks_or_reads(self) -> Callable[[Call], bool]:
+        """Between asking for the locks of OpenClaw's gateway and reading the record, whichever comes first."""
+        done: set[str] = set()
+
+        def wanted(call: Call) -> bool:
+            if call.name == "openat" and self._text(call, 1).endswith(".lock.sqlite"):
+                done.add("asked")
+            elif self._reads_the_record(call):
+                done.add("read")
+            return len(done) == 2
+
+        return wanted
+
+    def asks_anew_or_writes(self, *, has_asked: bool) -> Callable[[Call], bool]:
+        """What follows once it has both asked and read: asking all over, or writing a record of its own."""
+
+        def wanted(call: Call) -> bool:
+            asks = call.name == "openat" and self._text(call, 1).endswith(".lock.sqlite")
+            return call.name == "pwrite64" or (has_asked and asks)
+
+        return wanted
+
+    def _reads_the_record(self, call: Call) -> bool:
+        if call.name != "pread64":
+            return False
+        return os.readlink(f"/proc/{self.process.pid}/fd/{call.arguments[0]}").endswith(
+            STATE_LOCK_NAME
+        )
 
     def unlinks(self) -> Callable[[Call], bool]:
         return lambda call: call.name == "unlinkat"
@@ -309,6 +340,24 @@ def node_removes_our_record_and_dies_before_the_second_look(home: Home, build: s
         gateway.end()
 
 
+def node_locks_writes_and_unlocks_between_our_asking_and_our_reading(
+    home: Home, build: str
+) -> bool:
+    """It lets go of its locks for a moment as it restarts within its process: then its record speaks for it."""
+    gateway = Gateway(home, build, "--health-timeout", "0.5", "--lock-timeout", "3")
+    with closing(node_beside(home)) as node:
+        try:
+            gateway.stop_before(gateway.locks(directory=False))
+            second = gateway.stop_before(gateway.asks_or_reads())
+            before = node.does("lock", "record", "unlock").said()
+            has_asked = second.name == "pread64"
+            gateway.stop_before(gateway.asks_anew_or_writes(has_asked=has_asked))
+            node.does("lock")
+            return gateway.go_on() is not None and node.said() == before
+        finally:
+            gateway.end()
+
+
 def node_beside(home: Home) -> NodeLike:
     return NodeLike(home.state, home.state / "openclaw.json", free_port())
 
@@ -411,6 +460,10 @@ RACES = [
     Race(
         node_locks_and_writes_between_the_first_look_and_the_file,
         ((CLAIM, "node_lock(start) or file.writer()", "file.writer()"),),
+    ),
+    Race(
+        node_locks_writes_and_unlocks_between_our_asking_and_our_reading,
+        ((CLAIM, "node_lock(start) or file.writer()", "file.writer() or node_lock(start)"),),
     ),
     Race(
         node_replaces_the_record_between_our_look_at_it_and_our_write,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from conftest import CAP_S, NotifySocket, Start, clean_environ, free_port
 from node_like import NodeLike
+from openclaw_gateway.admin.look import locks
+from openclaw_gateway.claim import node as peer
 from openclaw_gateway.claim.decision import Obstacle, Verdict
 from openclaw_gateway.claim.lockfile import Contended
 from openclaw_gateway.claim.record import LockRecord
@@ -135,6 +139,118 @@ def test_none_of_its_lock_files_is_made_or_removed_by_us(
     other.does("lock", "unlock")
     assert start().ready().stop() == 0
     assert [path for path in other.locks if not os.path.exists(path)] == []
+
+
+@contextmanager
+def locked_by(path: Path, kind: str, *, uid: int) -> Iterator[None]:
+    """Hold an fcntl lock on a file as another account."""
+    code = (
+        "import fcntl, os, sys\n"
+        f"held = open(sys.argv[1], {'rb' if kind == 'LOCK_SH' else 'r+b'!r})\n"
+        f"os.setuid({uid})\n"
+        f"fcntl.lockf(held, fcntl.{kind}, 512, 0x40000000)\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"
+        yield
+        holder.communicate()
+
+
+STRANGER = 65534
+
+
+@as_root
+@pytest.mark.parametrize(
+    "what", ["read lock", "file", "link to a locked file", "fifo", "directory"]
+)
+def test_stranger_can_neither_hang_us_nor_pass_for_openclaws_gateway(
+    start: Start, node: Node, port: int, tmp_path: Path, what: str
+) -> None:
+    """Only a write lock counts, on a plain file of this account's; the directory in /tmp is anybody's to make."""
+    place = node(port).shared_lock
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    with ExitStack() as ends:
+        ends.callback(lambda: place.rmdir() if what == "directory" else place.unlink())
+        match what:
+            case "read lock":
+                place.touch(0o644)
+                ends.enter_context(locked_by(place, "LOCK_SH", uid=STRANGER))
+            case "file":
+                place.touch(0o666)
+                os.chown(place, STRANGER, STRANGER)
+                ends.enter_context(locked_by(place, "LOCK_EX", uid=STRANGER))
+            case "link to a locked file":
+                (tmp_path / "locked").touch()
+                place.symlink_to(tmp_path / "locked")
+                ends.enter_context(locked_by(tmp_path / "locked", "LOCK_EX", uid=0))
+            case "fifo":
+                os.mkfifo(place)
+                os.chown(place, STRANGER, STRANGER)
+            case "directory":
+                place.mkdir()
+        ours = start("--lock-timeout", "0", "--health-timeout", "0").ready()
+        assert ours.stop() == 0
+        assert os.path.lexists(place), "it is not ours to remove"
+
+
+@as_root
+@pytest.mark.parametrize("what", ["file", "directory", "fifo"])
+def test_stranger_in_the_place_of_openclaws_locks_is_named(
+    start: Start, node: Node, port: int, state_dir: Path, what: str
+) -> None:
+    start().ready().stop()
+    place = node(port).shared_lock
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    with ExitStack() as ends:
+        ends.callback(lambda: place.rmdir() if what == "directory" else place.unlink())
+        {"file": place.touch, "directory": place.mkdir, "fifo": lambda: os.mkfifo(place)}[what]()
+        if what == "file":
+            os.chown(place, STRANGER, STRANGER)
+        (found,) = locks.survey(str(state_dir)).strange
+        assert found.path == str(place)
+        assert found.problem in (f"belongs to uid {STRANGER}, not to uid 0", "is no plain file")
+    assert locks.survey(str(state_dir)).strange == ()
+
+
+def test_directory_of_a_stranger_is_asked_for_nothing(tmp_path: Path) -> None:
+    """What it holds locked there is not looked at, whatever it calls its files."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    path = tmp_path / "locks" / "gateway.lock.sqlite"
+    path.parent.mkdir()
+    path.touch(0o600)
+    for each in (path, path.parent):
+        os.chown(each, STRANGER, STRANGER)
+    with locked_by(path, "LOCK_EX", uid=STRANGER):
+        assert peer.held([str(path)], uid=0) is None
+        assert peer.held([str(path)], uid=STRANGER) is not None
+    (found,) = peer.strange([str(path)], uid=0)
+    assert found.path == str(path.parent)
+
+
+def test_owner_whose_record_openclaws_gateway_replaced_stops_and_leaves_it(
+    start: Start, node: Node, notify: NotifySocket, port: int, state_dir: Path
+) -> None:
+    """Somebody removed our records, so that it saw nobody: our next look finds its, and we are in its way."""
+    ours = start(NOTIFY_SOCKET=notify.path, WATCHDOG_USEC="1500000")
+    notify.wait_for("READY=1")
+    ours.signal(signal.SIGSTOP)
+    other = node(free_port())
+    for record in other.records:
+        record.unlink()
+    before = other.does("lock", "record", "listen").said()
+    ours.signal(signal.SIGCONT)
+    assert ours.finish() == 1
+    log = "\n".join(ours.log)
+    assert f"lost the claim on {other.records[0].parent}" in log and f"pid {other.pid}" in log
+    assert other.said() == before
+    refused = start()
+    assert refused.finish() == 1
+    assert other.said() == before
 
 
 class Clock:

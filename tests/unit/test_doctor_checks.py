@@ -34,6 +34,7 @@ from openclaw_gateway.admin.look.secrets import Secrets
 from openclaw_gateway.admin.look.selection import Selection, select
 from openclaw_gateway.admin.look.units import NO_SYSTEMD, Manager
 from openclaw_gateway.admin.look.verify import UnitFault, Verified
+from openclaw_gateway.claim.node import Strange
 from openclaw_gateway.cluster.etcd import Member
 from openclaw_gateway.cluster.record import Record
 from openclaw_gateway.host.ports import Connections
@@ -137,6 +138,7 @@ CASES = [
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (Fault("x: others may write", ("chmod", "go-w", "/s t/x")),))), ERROR, "x: others may write", "chmod go-w '/s t/x'"),
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), "nfs4")), WARNING, "lies on nfs4", "--state-dir"),
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), None, (LEFTOVER,))), NOTE, "left over by", "doctor --fix"),
+    ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, strange=(Strange("/tmp/a b", "is no plain file"),))), WARNING, "/tmp/a b is no plain file: ", "ls -ld '/tmp/a b'"),
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), None, (HELD,))), OK, "gateway.state.lock: held by pid 812", ""),
     ("lock-directory", seen(locks=LockDirectory(STATE, None, 990, (), None, (HELD._replace(holder_pid=None),))), OK, "its record names pid 812, which lives", ""),
     ("port-holders", seen(stranger()), ERROR, "ws://127.0.0.1:18789 is held by pid 4242", "ps -fp 4242"),

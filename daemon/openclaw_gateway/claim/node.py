@@ -38,6 +38,14 @@ class Held(NamedTuple):
     """Who holds it; ``None`` if that process lives outside our PID namespace."""
 
 
+class Strange(NamedTuple):
+    """What stands where a gateway of OpenClaw's keeps a lock, and can't be one of this account's."""
+
+    path: str
+    problem: str
+    """The rest of a sentence that begins with the path."""
+
+
 def lock_paths(state_dir: str, records: Iterable[str], *, uid: int) -> list[str]:
     """
     Return the files whose locks tell of a gateway with this state, whether they exist or not.
@@ -87,6 +95,31 @@ def held(paths: Iterable[str], *, uid: int) -> Held | None:
         if found is not None:
             return found
     return None
+
+
+def strange(paths: Iterable[str], *, uid: int) -> list[Strange]:
+    """
+    Say what stands in the place of such files and is no gateway's: another account's, or no plain file.
+
+    Nothing is opened. ``held`` passes over all of it; OpenClaw's own gateway refuses to run with it.
+
+    Args:
+        paths: What ``lock_paths`` returns.
+        uid: The account that the gateway runs as.
+    """
+    found = []
+    for path in paths:
+        for place in (os.path.dirname(path), path):
+            try:
+                info = os.lstat(place)
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                break
+            if info.st_uid not in (0, uid):
+                found.append(Strange(place, f"belongs to uid {info.st_uid}, not to uid {uid}"))
+                break
+            if place == path and not stat.S_ISREG(info.st_mode):
+                found.append(Strange(place, "is no plain file"))
+    return list(dict.fromkeys(found))
 
 
 _HINTS = {

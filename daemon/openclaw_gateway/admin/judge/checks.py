@@ -108,6 +108,12 @@ def _lock_directory(seen: Examination) -> Findings:
         owner = f"pid {locks.other.pid or 'unknown'}"
         evidence = f"{locks.other.path}: held by {owner}, a gateway of OpenClaw's own"
         yield Finding(Severity.OK, evidence)
+    for found in locks.strange:
+        evidence = (
+            f"{found.path} {found.problem}: OpenClaw's own gateway refuses to run with it, "
+            "and we take it for nobody's"
+        )
+        yield Finding(Severity.WARNING, evidence, shlex.join(("ls", "-ld", found.path)))
     for file in locks.files:
         if file.is_leftover:
             who = f"pid {file.record.pid}" if file.record else "nobody that it names"

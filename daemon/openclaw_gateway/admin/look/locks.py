@@ -69,6 +69,8 @@ class LockDirectory(NamedTuple):
     """Whether there is no such directory."""
     other: node.Held | None = None
     """The lock by which a gateway of OpenClaw's own holds this state: then nothing here is left over."""
+    strange: tuple[node.Strange, ...] = ()
+    """What stands where such a gateway keeps its locks, and is none."""
 
 
 def survey(state_dir: str, *, account: int | None = None) -> LockDirectory:
@@ -104,7 +106,8 @@ def survey(state_dir: str, *, account: int | None = None) -> LockDirectory:
         faults += _faults(path, info, uid, forbidden=forbidden)
     records = [name for name in sorted(names) if name.endswith(".lock")]
     try:
-        other = _node(state_dir, records, uid)
+        paths = _node_locks(state_dir, records, uid)
+        other = node.held(paths, uid=uid)
     except StorageError as error:
         return LockDirectory(state_dir, f"{error.path}: {error.problem}", uid, tuple(faults))
     files = (_file(state_dir, path, name, uid, other) for name in records)
@@ -116,14 +119,15 @@ def survey(state_dir: str, *, account: int | None = None) -> LockDirectory:
         _shared_storage(state_dir),
         tuple(filter(None, files)),
         other=other,
+        strange=tuple(node.strange(paths, uid=uid)),
     )
 
 
-def _node(state_dir: str, names: list[str], uid: int) -> node.Held | None:
-    """Return the lock by which a gateway of OpenClaw's own holds this state. Raises ``StorageError``."""
+def _node_locks(state_dir: str, names: list[str], uid: int) -> list[str]:
+    """Return the files by whose locks a gateway of OpenClaw's own holds this state, if they are there."""
     path = os.path.realpath(state_dir)
     records = [os.path.join(path, *lock_directory_parts(uid=uid), name) for name in names]
-    return node.held(node.lock_paths(path, records, uid=uid), uid=uid)
+    return node.lock_paths(path, records, uid=uid)
 
 
 def _faults(path: str, info: os.stat_result, uid: int, *, forbidden: int) -> Iterator[Fault]:
@@ -236,7 +240,8 @@ def _in_use(state: DirectoryLock, name: str, file: LockFile) -> str | None:
     # As any start of ours does: look, write, look. One of OpenClaw's gateways that begins in between
     # finds the record of a living process and tries again; see ``claim.no_node``.
     for look in (1, 2):
-        other = _node(state.path, [name], os.geteuid())
+        uid = os.geteuid()
+        other = node.held(_node_locks(state.path, [name], uid), uid=uid)
         if other is not None:
             return f"a gateway of OpenClaw's own runs here (pid {other.pid or 'unknown'})"
         if look == 1:
