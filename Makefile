@@ -55,7 +55,7 @@ system: $(VENV)/test deb browser
 faults: export FAULTS_FULL = 1
 faults: $(VENV)/test $(VENV)/controls/installed
 	PYTHONPATH=tests $(UNIT) -p faults.recorder --record build/faults.json \
-	    -o python_files="test_*.py controls.py" tests/model tests/faults \
+	    -o python_files="test_*.py controls.py cluster_matrix.py" tests/model tests/faults \
 	    tests/integration/test_claim.py tests/integration/test_supervision.py \
 	    tests/integration/test_beside_others.py; code=$$?; \
 	    $(BIN)/python tests/faults/table.py build/faults.json README.md; \

@@ -37,6 +37,7 @@ class Host:
         self.name, self.folder = name, folder / name
         self.folder.mkdir(parents=True)
         self._prefix = prefix
+        self.lease_s = float(str(cluster["leaseMs"])) / 1000
         self.config = self.folder / "openclaw.json"
         self.config.write_text("{}")
         (self.folder / "openclaw-gateway.json").write_text(json.dumps({"cluster": cluster}))

@@ -56,11 +56,13 @@ class Node:
         folder: Path,
         *,
         host: str = "127.0.0.1",
+        listen: str = "",
         options: Sequence[str] = (),
         scheme: str = "http",
         prefix: Sequence[str] = (),
     ) -> None:
         self.name, self.folder, self.host, self.scheme = name, folder, host, scheme
+        self._listen = listen or host
         self.port, self.peer_port = free_port(), free_port()
         self._options, self._prefix = options, prefix
         self._process: subprocess.Popen[bytes] | None = None
@@ -80,7 +82,8 @@ class Node:
             *self._prefix,
             program(),
             *("--name", self.name, "--data-dir", str(self.folder / self.name)),
-            *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
+            *("--listen-client-urls", f"{self.scheme}://{self._listen}:{self.port}"),
+            *("--advertise-client-urls", self.url),
             *("--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url),
             *("--initial-cluster", initial, "--initial-cluster-token", "tests"),
             *("--heartbeat-interval", str(HEARTBEAT_MS), "--election-timeout", str(ELECTION_MS)),
@@ -155,7 +158,7 @@ class Nodes:
         """Wait until every member that runs answers, and knows a leader."""
         for node in self.members:
             if node.runs:
-                _until(lambda node=node: bool(node.status().get("leader")), node)
+                until_leads(node)
 
     def leader(self) -> Node:
         """Return the member that leads, by its own word."""
@@ -174,6 +177,12 @@ class Nodes:
     def stop(self) -> None:
         for node in self.members:
             node.kill()
+
+
+def until_leads(node: Node) -> None:
+    """Wait until a node answers, and knows a leader."""
+    # With passwords turned on it refuses to say; then it answers, and that has to do.
+    _until(lambda: (said := node.status()).get("leader") or said.get("code"), node)
 
 
 def _until(true: Any, node: Node) -> None:

@@ -81,6 +81,7 @@ class Etcd:
     Attributes:
         cluster: Where and how.
         key: The record's key, as etcd has it.
+        timeout_s: Seconds that one call may take, over all endpoints.
     """
 
     def __init__(self, cluster: Cluster, *, timeout_s: float) -> None:
@@ -94,7 +95,7 @@ class Etcd:
         self.cluster = cluster
         self.key = PREFIX + cluster.name
         self._epoch = f"{self.key}/epoch"
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._at = 0
         self._session: requests.Session | None = None
         self._token: str | None = None
@@ -102,14 +103,14 @@ class Etcd:
 
     def anew(self) -> Etcd:
         """Return another client that knows what this one learned, for when a call of this one hangs."""
-        fresh = Etcd(self.cluster, timeout_s=self._timeout_s)
+        fresh = Etcd(self.cluster, timeout_s=self.timeout_s)
         # Maybe the endpoint is what hangs.
         fresh._at = (self._at + 1) % len(self.cluster.endpoints)
         return fresh
 
     def again(self) -> Etcd:
         """Return another client that begins where this one is, for another thread."""
-        fresh = Etcd(self.cluster, timeout_s=self._timeout_s)
+        fresh = Etcd(self.cluster, timeout_s=self.timeout_s)
         fresh._at, fresh._token = self._at, self._token
         return fresh
 
@@ -273,7 +274,7 @@ class Etcd:
 
     @property
     def _share_s(self) -> float:
-        return max(self._timeout_s / len(self.cluster.endpoints), _LEAST_S)
+        return max(self.timeout_s / len(self.cluster.endpoints), _LEAST_S)
 
     def _swap(self, record: Record, over: int, *, with_epoch: bool) -> Swap:
         puts = [{"request_put": {"key": _b64(self.key), "value": _b64(encode(record))}}]
@@ -321,7 +322,7 @@ class Etcd:
 
         A refusal is an answer as well, unless another endpoint may know better (no leader, too busy).
         """
-        deadline_s = time.monotonic() + self._timeout_s
+        deadline_s = time.monotonic() + self.timeout_s
         count = len(self.cluster.endpoints)
         failure: EtcdError | None = None
         for at in [(self._at + step) % count for step in range(count)]:

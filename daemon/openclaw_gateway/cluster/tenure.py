@@ -239,12 +239,18 @@ class Keeper:
         self._enter(rule.after(self._tenure, answer, identity=self._identity, terms=self.terms))
 
     def advance(self) -> None:
-        """Do what is due, waiting for etcd itself; for a process without any other thread."""
+        """
+        Do what is due, waiting for etcd itself; for a process without any other thread.
+
+        It does not wait past the deadline, nor past the time to hurry: whoever waits can't stop its child.
+        """
         self.look()
-        if self.stands_by and time.monotonic() >= self.announcement.due_s:
-            self.announcement.say()
+        left_s = self.fades_in_s if self.phase is Phase.ACTIVE else self.hurry_in_s
+        if left_s <= 0:
+            return
         asked = self.next()
         if asked is not None:
+            self.etcd.timeout_s = min(self.terms.retry_s, left_s)
             self.take(*ask(self.etcd, asked))
 
     def fade(self) -> None:
@@ -260,7 +266,7 @@ class Keeper:
 
     def release(self) -> None:
         """Give the record back: nobody is served any more. Asks etcd for about ``2 * retry_s`` at the most."""
-        self._timer.disarm()
+        self.etcd.timeout_s = self.terms.retry_s
         for _ in range(_RELEASE_TRIES):
             asked = self.parting()
             if asked is None or self.part(*ask(self.etcd, asked)):
