@@ -181,6 +181,7 @@ CASES = [
     ("credentials", seen(nobody(credentials=(LOST._replace(came=None),))), ERROR, "won't be handed over", "systemctl edit"),
     ("credentials", seen(running(credentials=(LOST._replace(came=None, is_asked_for=True),), viewer_uid=1000)), UNSEEN, "for root to see", ""),
     ("openclaw-itself", seen(nobody(unit=OFF), peer=Peer(("/usr/bin/openclaw",))), NOTE, "/usr/bin/openclaw is OpenClaw's own command", "dpkg-divert --local --rename --add /lib/systemd/system/openclaw-gateway.service"),
+    ("openclaw-itself", seen(nobody(unit=OFF), peer=Peer(("/usr/bin/openclaw",), (), "/usr/lib/ours.service")), NOTE, "/usr/bin/openclaw", "dpkg-divert --local --rename --add /lib/systemd/system/openclaw-gateway.service && dpkg-divert --local --rename --add /usr/lib/ours.service"),
     ("openclaw-itself", seen(peer=Peer((), ("/home/a/x.service",))), NOTE, "/home/a/x.service is a unit that OpenClaw wrote", ""),
     ("profiles", seen(ports=(("a", 1), ("b", 1))), ERROR, "a and b want the same port 1", "status --all"),
     ("profiles", seen(ports=(("a", 1), ("b", 9))), WARNING, "closer than 20", "status --all"),

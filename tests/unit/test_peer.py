@@ -24,6 +24,13 @@ def test_command_of_node_is_openclaws(tmp_path: Path) -> None:
     assert set(found.commands) >= {in_path, str(home / ".npm-global/bin/openclaw")}
 
 
+def test_our_own_user_unit_is_in_the_way_where_there_is_one(tmp_path: Path) -> None:
+    ours = tmp_path / "openclaw-gateway.service"
+    assert find("", [], user_unit=str(ours)).in_the_way == ""
+    ours.touch()
+    assert find("", [], user_unit=str(ours)).in_the_way == str(ours)
+
+
 def test_ours_is_not_openclaws(tmp_path: Path) -> None:
     ours = script(tmp_path / "bin/openclaw", "#!/usr/bin/python3")
     assert ours not in find(f"relative:{tmp_path}/bin", []).commands

@@ -166,6 +166,11 @@ def openclaw_itself(seen: Examination) -> Findings:
             f"system unit {unit.name}, disabled or masked as well"
         )
         idle = unit.active_state == "inactive" and not unit.enabled.startswith("enabled")
-        divert = f"dpkg-divert --local --rename --add {shlex.quote(unit.fragment_path)}"
+        # Its installer minds our user unit as well, for those who have none of their own.
         sudo = "" if seen.facts.viewer_uid == 0 else "sudo "
-        yield Finding(Severity.NOTE, evidence, sudo + divert if idle and unit.fragment_path else "")
+        divert = " && ".join(
+            f"{sudo}dpkg-divert --local --rename --add {shlex.quote(path)}"
+            for path in (unit.fragment_path, peer.in_the_way)
+            if path
+        )
+        yield Finding(Severity.NOTE, evidence, divert if idle and unit.fragment_path else "")

@@ -23,6 +23,8 @@ _PREFIXES = (
 """Where package managers of Node put commands, beside PATH."""
 _UNITS = "{home}/.config/systemd/user/openclaw-gateway*.service"
 _HEAD_BYTES = 4096
+_USER_UNIT = "/usr/lib/systemd/user/openclaw-gateway.service"
+"""Ours for every user, where a package brought it."""
 
 
 class Peer(NamedTuple):
@@ -32,22 +34,25 @@ class Peer(NamedTuple):
     """Paths of ``openclaw`` that run under Node."""
     units: tuple[str, ...] = ()
     """Files of user units that its installer wrote."""
+    in_the_way: str = ""
+    """The file of our own user unit: where a user has none of that name, its installer refuses for ours."""
 
 
-def find(path: str, homes: Sequence[str]) -> Peer:
+def find(path: str, homes: Sequence[str], *, user_unit: str = _USER_UNIT) -> Peer:
     """
     Look for OpenClaw's own command and units; runs nothing.
 
     Args:
         path: The caller's ``PATH``.
         homes: Homes of those who may have installed it for themselves.
+        user_unit: Where our own unit for every user would be.
     """
     directories = [*path.split(":"), *_expanded(_PREFIXES, homes)]
     commands = (f"{directory}/openclaw" for directory in directories if directory.startswith("/"))
     # Several names may lead to one file, as /bin does to /usr/bin.
     found = {os.path.realpath(command): command for command in commands if _is_of_node(command)}
     units = [name for name in _expanded([_UNITS], homes) if _is_installed_by_openclaw(name)]
-    return Peer(tuple(found.values()), tuple(units))
+    return Peer(tuple(found.values()), tuple(units), user_unit if os.path.isfile(user_unit) else "")
 
 
 def _expanded(patterns: Sequence[str], homes: Sequence[str]) -> Iterator[str]:
