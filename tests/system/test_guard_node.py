@@ -206,7 +206,7 @@ def test_openclaws_own_user_unit_runs_behind_a_guard_by_the_recipe(
     users: Guarded, by_user: str
 ) -> None:
     assert "Installed systemd service" in by_user
-    assert "Active: active" in by_user or "Active: activating" in by_user
+    assert "Active: active (running)" in by_user
     assert users.show("Type") == "notify"
     assert "guarding pid" in users.show("StatusText")
     users.check_alone()
