@@ -128,14 +128,15 @@ class TestOwner:
 
 
 class TestHungLoop:
+    # A handler has a thread of its own; this one keeps Python's lock, so that the event loop hangs as well.
     EXTENSION = """
-import time
+import ctypes
 
 def extend(registry):
     registry.route("GET", "/hang", hang, scope=None)
 
-async def hang(request):
-    time.sleep(1000)
+def hang(request):
+    ctypes.PyDLL(None).sleep(1000)
 """
 
     def test_a_loop_that_hangs_does_not_renew(self, nodes: etcd.Nodes, tmp_path: Path) -> None:

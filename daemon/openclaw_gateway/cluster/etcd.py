@@ -327,7 +327,9 @@ class Etcd:
         failure: EtcdError | None = None
         for at in [(self._at + step) % count for step in range(count)]:
             now_s = time.monotonic()
-            if failure is not None and deadline_s - now_s < _LEAST_S:
+            if failure is not None and deadline_s - now_s < _LEAST_S / 2:
+                # Those that there was no time for come first the next time.
+                self._at = at
                 break
             try:
                 said = self._ask_with_token(at, path, asked, now_s + self._share_s)
