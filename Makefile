@@ -57,7 +57,7 @@ faults: $(VENV)/test $(VENV)/controls/installed
 	PYTHONPATH=tests $(UNIT) -p faults.recorder --record build/faults.json \
 	    -o python_files="test_*.py controls.py cluster_matrix.py" tests/model tests/faults \
 	    tests/integration/test_claim.py tests/integration/test_supervision.py \
-	    tests/integration/test_beside_others.py; code=$$?; \
+	    tests/integration/test_beside_others.py tests/integration/test_kept_listener.py; code=$$?; \
 	    $(BIN)/python tests/faults/table.py build/faults.json README.md; \
 	    $(BIN)/pytest tests/integration/test_beside_node.py || code=$$?; \
 	    $(BIN)/pytest -n 2 --dist loadscope tests/system/test_guard_node.py || code=$$?; exit $$code

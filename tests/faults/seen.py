@@ -28,7 +28,7 @@ class Seen(OwnServer):
 
     async def stop(self, *, hurry: asyncio.Event, back_in_s: float | None) -> None:
         try:
-            await super().stop(hurry=hurry)
+            await super().stop(hurry=hurry, back_in_s=back_in_s)
         finally:
             self._presence.close()
 

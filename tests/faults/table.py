@@ -41,6 +41,8 @@ GATEWAY_FAULTS = (
     (40, "rival of the same user with SO_REUSEPORT", "test_rival_of_the_same_user_cannot_share_the_port"),
     (41, "port in TIME_WAIT", "test_port_in_time_wait_is_taken_at_once"),
     (43, "no process of ours could inherit a lock", "test_gateway_makes_no_process_that_could_keep_its_locks"),
+    (45, "SIGKILL at every system call of a start with kept listeners: who waits is served by the next", "test_a_kill_at_any_system_call_leaves_who_waits_to_the_next_start"),
+    (45, "restart, crash, stop and another port, with what systemd keeps", "test_nobody_is_refused_and_no_port_stays_behind test_the_gateway_goes_every_way_that_the_model_goes test_client_that_waits_in_the_backlog_outlives_a_crash"),
     (46, "activated duplicate", "test_activated_duplicate_turns_away_who_waits_so_that_it_is_not_activated_again"),
     (48, "owner's or starter's clock shifted by a time namespace", "test_owner_in_a_time_namespace_is_recognized test_starter_in_a_time_namespace_recognizes_the_owner"),
     (50, "race between each check and its use, thirteen of them", "test_race_is_won test_race_is_lost_without_its_fix"),
