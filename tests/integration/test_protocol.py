@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -377,6 +378,31 @@ def test_health_event_comes_when_something_begins_to_fail(port: int, state_dir: 
                 answer = (await wire.call("health"))["payload"]
                 assert (answer["ok"], answer["failing"]) == (False, ["state-directory"])
                 assert event["stateVersion"]["health"] > 1
+
+    run(visit())
+
+
+def test_client_that_was_let_in_just_before_a_stop_is_answered(port: int, state_dir: Path) -> None:
+    """Its request is on its way; one that is not will be hung up on after a moment."""
+
+    async def visit() -> None:
+        async with in_process(port, state_dir, []) as server:
+            server.phase = Phase.READY
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            silent, _ = await asyncio.open_connection("127.0.0.1", port)
+            while server.snapshot().connections < 2:
+                await asyncio.sleep(0)
+            stopping = asyncio.create_task(server.stop(hurry=asyncio.Event()))
+            for _ in range(100):  # turns of the loop, for all that a stop does before it waits
+                await asyncio.sleep(0)
+            assert server.draining
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 ") and b"onnection: close" in answer
+            writer.close()
+            await stopping
+            with suppress(ConnectionResetError):
+                assert await silent.read() == b""
 
     run(visit())
 

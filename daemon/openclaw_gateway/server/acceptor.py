@@ -144,6 +144,11 @@ class Acceptor:
             os.close(self._spare)
             self._spare = None
 
+    async def settle(self, *, timeout_s: float) -> None:
+        """Wait until those that were accepted are connections, with TLS where it is spoken."""
+        if self._opening:
+            await asyncio.wait(set(self._opening), timeout=timeout_s)
+
     @property
     def handshake_timeout_s(self) -> float:
         """Seconds that a peer has for a whole request, or for its hello."""

@@ -34,6 +34,9 @@ _REQUESTS_IN_A_ROW = 16
 
 _NO_DEADLINE = math.inf
 
+_FRESH_S = 1.0
+"""Seconds within which the first request of a new connection is thought to be on its way."""
+
 
 class Patience(NamedTuple):
     """
@@ -196,6 +199,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._socket: Socket | None = None
         self._first = True
+        self._began_s = self._loop.time()
         self._backlog_before = 0
         self._due_s = _NO_DEADLINE
         self._timer: asyncio.TimerHandle | None = None
@@ -262,8 +266,14 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def end(self) -> None:
-        """End a connection that waits for nothing; the gateway stops."""
-        if self._state in (_State.HEAD, _State.BODY):
+        """
+        End a connection that waits for nothing; the gateway stops.
+
+        One that has just been let in is not hung up on: its first request is on its way, and as the
+        gateway stops, the answer to that is its last.
+        """
+        is_fresh = self._first and self._loop.time() - self._began_s < _FRESH_S
+        if self._state is _State.BODY or (self._state is _State.HEAD and not is_fresh):
             self.finish()
 
     def never_opened(self) -> None:

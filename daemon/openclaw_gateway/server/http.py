@@ -231,6 +231,8 @@ class Server:
         for task in (goodbye, impatience):
             task.cancel()
         await asyncio.gather(goodbye, impatience, return_exceptions=True)
+        last_answers_s = 0 if hurry.is_set() else _LAST_ANSWERS_S
+        await self._acceptor.settle(timeout_s=last_answers_s)
         connections = list(self._acceptor.connections)
         for connection in connections:
             if connection.backlog_bytes():
@@ -239,7 +241,7 @@ class Server:
                 connection.end()
         if connections:
             closed = {connection.closed for connection in connections}
-            await asyncio.wait(closed, timeout=0 if hurry.is_set() else _LAST_ANSWERS_S)
+            await asyncio.wait(closed, timeout=last_answers_s)
             for connection in connections:
                 connection.abort()
             await asyncio.wait(closed)
