@@ -504,9 +504,11 @@ class TestMetrics:
         assert mute["looks_total{mute}"] >= 1
         assert mute["child_start_time_seconds"] == ready["child_start_time_seconds"]
         os.kill(guarded.child_pid, signal.SIGCONT)
-        notify.drain().clear()
-        notify.wait_for("WATCHDOG=1")
-        assert self.read(file)["ready"] == 1
+        notify.wait_for("STATUS=ready")
+        well = self.read(file)
+        assert well["ready"] == 1
+        pinged_s = well["watchdog_last_ping_timestamp_seconds"]
+        assert pinged_s > ready["written_timestamp_seconds"]
 
     def test_stop_that_was_asked_for_removes_it(self, guard: Guard, file: Path) -> None:
         guarded = guard(f"--metrics={file}").ready()

@@ -28,9 +28,6 @@ from openclaw_gateway.supervisor.events import Event
 from openclaw_gateway.supervisor.journal import Journal
 from openclaw_gateway.supervisor.vitals import Vitals
 
-SUFFIX = ".prom"
-"""How the names of the files end that node_exporter reads."""
-
 ENDED = "ended"
 """The phase of a guard whose program has ended otherwise than by a stop that was asked for."""
 

@@ -255,6 +255,8 @@ class Watch:
         action = after_look(
             self._phase, look, waited_s=waited_s, ready_timeout_s=self._expectation.ready_timeout_s
         )
+        if action is Action.FEED:
+            self._supervisor.ping()  # before it is written down, or the file was a look behind
         self._textfile.looked(look, is_well=action in (Action.READY, Action.FEED))
         pause_s = self._pause_s
         match action:
@@ -262,7 +264,6 @@ class Watch:
                 self._enter(Phase.READY)
                 self._supervisor.ready(self._ready())
             case Action.FEED:
-                self._supervisor.ping()
                 self._supervisor.status(self._ready())
                 self._degraded = False
             case Action.DEGRADED:
