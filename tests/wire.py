@@ -17,6 +17,7 @@ from official import assert_valid_frame
 from openclaw_gateway.claim.listener import listen
 from openclaw_gateway.claim.record import LockRecord
 from openclaw_gateway.client.frames import Core, Opcode, Side, State
+from openclaw_gateway.server.connection import PATIENCE, Patience
 from openclaw_gateway.server.http import Server
 from openclaw_gateway.settings.load import load
 from openclaw_gateway.supervisor.events import Priority
@@ -225,8 +226,10 @@ async def admitted(port: int, *scopes: str, **options: Any) -> AsyncIterator[Wir
 
 
 @asynccontextmanager
-async def in_process(port: int, state_dir: Path, failing: list[str]) -> AsyncIterator[Server]:
-    """Serve from this very process, so that what fails and the phase are ours to say."""
+async def in_process(
+    port: int, state_dir: Path, failing: list[str], *, patience: Patience = PATIENCE
+) -> AsyncIterator[Server]:
+    """Serve from this very process, so that what fails, the phase and the patience are ours to say."""
     environ = {"OPENCLAW_STATE_DIR": str(state_dir), "OPENCLAW_GATEWAY_TOKEN": TOKEN}
     settings = load({"--port": str(port)}, environ)
     server = Server(
@@ -234,6 +237,7 @@ async def in_process(port: int, state_dir: Path, failing: list[str]) -> AsyncIte
         LockRecord(os.getpid(), port),
         PlainJournal(Priority.CRIT),
         failing=lambda: list(failing),
+        patience=patience,
     )
     listener = listen("127.0.0.1", port)
     await server.start([listener], close=listener.close)
