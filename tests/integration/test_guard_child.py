@@ -17,7 +17,8 @@ from conftest import CAP_S
 
 PREAMBLE = """
 import json, os, select, signal, sys
-from openclaw_gateway.guard.child import Child, descendants, environment, socket_inodes
+from openclaw_gateway.guard.child import Child, descendants, environment
+from openclaw_gateway.host.process import socket_inodes
 """
 
 

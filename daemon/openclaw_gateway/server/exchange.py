@@ -171,7 +171,9 @@ class Exchange:
         """Return what a peer that waits for our word before its body must be sent. RFC 9110, section 10.1.1."""
         if not self._http.they_are_waiting_for_100_continue:
             return b""
-        return self._sent(h11.InformationalResponse(status_code=100, headers=[]))
+        return self._sent(
+            h11.InformationalResponse(status_code=100, headers=[], reason=reason(100))
+        )
 
     def take_body(self, piece: bytes, *, eof: bool, bound: int) -> bytes | None:
         """
