@@ -50,6 +50,18 @@ GATEWAY_FAULTS = (
     (0, "connects, polite and rude", "test_connects_leave_memory_and_descriptors_where_they_were"),
     (0, "idling", "test_hours_of_idling_leave_memory_and_descriptors_where_they_were test_idle_gateway_is_rarely_woken"),
     (0, "model of the claim, and the code along its paths", "test_there_is_never_more_than_one_owner test_each_part_is_needed test_of_ours_and_openclaws_gateways_one_is_the_owner test_no_record_of_a_living_gateway_is_removed_or_written_over test_beside_openclaws_gateway_each_part_is_needed test_the_code_makes_the_models_steps_while_someone_interferes"),
+    (0, "cluster: active host ended, by SIGTERM and by SIGKILL", "test_ends"),
+    (0, "cluster: active host stopped for good (SIGSTOP), its child deaf too", "test_stopped_for_good"),
+    (0, "cluster: active host stopped past its deadline and continued; frozen by its cgroup", "test_stopped_past_its_deadline_and_continued test_frozen_by_its_cgroup"),
+    (0, "cluster: event loop that hangs; thread that hangs", "test_a_loop_that_hangs_does_not_renew test_a_thread_that_hangs_is_left_to_itself"),
+    (0, "cluster: way to etcd cut, both ways or answers only, its child deaf too; answers that drip", "test_cut test_cut_for_a_deaf_child test_dripping"),
+    (0, "cluster: link of the kernel's down, or one way", "test_link_of_the_kernels"),
+    (0, "cluster: renewal written and its answer lost; one endpoint of three reachable", "test_a_renewal_that_was_written_without_an_answer_keeps_the_tenure test_only_one_endpoint_can_be_reached"),
+    (0, "cluster: hosts with different leases, three standbys, a standby in a time namespace", "test_hosts_with_different_leases test_three_standbys test_standby_with_another_boot_time"),
+    (0, "cluster: etcd's leader killed; stopped for 8.5 s and resumed, beside an etcd lease", "test_leader_killed test_leader_stopped_and_resumed"),
+    (0, "cluster: etcd's quorum lost, all nodes restarted, compacted, full", "test_quorum_lost_and_back test_all_nodes_restarted test_compaction_and_defragmentation test_full_database"),
+    (0, "cluster: etcd's passwords, tokens and their revision", "test_passwords_tokens_and_their_revision"),
+    (0, "cluster: model of the record, with every part left out once", "test_there_is_never_a_second_active_gateway test_hosts_with_different_leases_agree test_one_is_active_of_as_many_hosts_as_there_is_time_for test_each_part_is_needed test_from_wherever_it_got_somebody_can_become_active"),
 )  # fmt: skip
 """Number, what a reader calls it, and the tests that show it."""
 
