@@ -203,9 +203,9 @@ class TestWay:
         for proxy in dead:
             proxy.passes = Passes.NOTHING
         endpoints = [*(proxy.url for proxy in dead), stage.nodes.members[2].url]
-        a, _ = stage.host("a", endpoints=endpoints), stage.host("b")
+        a, _ = stage.host("a", endpoints=endpoints, **PATIENT), stage.host("b", **PATIENT)
         stage.begin()
-        served(a, after=time.monotonic_ns() + 4_000_000_000)
+        served(a, after=time.monotonic_ns() + 6_500_000_000)
         verify(stage.end(), tenures=1)
 
     @root_only
