@@ -8,8 +8,10 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -58,10 +60,11 @@ class Node:
         host: str = "127.0.0.1",
         listen: str = "",
         options: Sequence[str] = (),
-        scheme: str = "http",
+        tls: ssl.SSLContext | None = None,
         prefix: Sequence[str] = (),
     ) -> None:
-        self.name, self.folder, self.host, self.scheme = name, folder, host, scheme
+        self.name, self.folder, self.host = name, folder, host
+        self._tls, self.scheme = tls, "https" if tls else "http"
         self._listen = listen or host
         self.port, self.peer_port = free_port(), free_port()
         self._options, self._prefix = options, prefix
@@ -113,6 +116,10 @@ class Node:
     def ask(self, path: str, body: dict[str, Any], *, token: str = "", timeout_s: float = 5) -> Any:
         """POST to the JSON gateway without any code of ours."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
+        if self._tls is not None:
+            connection = http.client.HTTPSConnection(
+                self.host, self.port, timeout=timeout_s, context=self._tls
+            )
         try:
             connection.request(
                 "POST", path, json.dumps(body), {"Authorization": token} if token else {}
@@ -196,6 +203,22 @@ def _until(true: Any, node: Node) -> None:
         assert node.runs, f"etcd ended:\n{node.log()[-3000:]}"
         assert time.monotonic() < deadline_s, f"etcd does not answer:\n{node.log()[-3000:]}"
         time.sleep(0.05)
+
+
+def authenticate(node: Node) -> str:
+    """Turn on passwords, with a user who may touch the records only; return a token of root's."""
+    for name, password in (("root", "of-root"), ("gateway", "of-gateway")):
+        node.ask("/v3/auth/user/add", {"name": name, "password": password})
+    for role in ("root", "records"):
+        node.ask("/v3/auth/role/add", {"name": role})
+    first, last = (b64encode(key).decode() for key in (b"openclaw/", b"openclaw0"))
+    permission = {"permType": "READWRITE", "key": first, "range_end": last}
+    node.ask("/v3/auth/role/grant", {"name": "records", "perm": permission})
+    node.ask("/v3/auth/user/grant", {"user": "root", "role": "root"})
+    node.ask("/v3/auth/user/grant", {"user": "gateway", "role": "records"})
+    node.ask("/v3/auth/enable", {})
+    said = node.ask("/v3/auth/authenticate", {"name": "root", "password": "of-root"})
+    return str(said["token"])
 
 
 @contextmanager

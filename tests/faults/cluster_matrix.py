@@ -322,7 +322,7 @@ class TestEtcd:
     def test_passwords_tokens_and_their_revision(self, own_stage: Stage) -> None:
         """Users come and go, and nodes forget their tokens as they restart: a token is renewed, and costs no tenure."""
         nodes = own_stage.nodes
-        root = authenticate(nodes.members[0])
+        root = etcd.authenticate(nodes.members[0])
         secret = {"user": "gateway", "passwordPath": str(own_stage.folder / "secret"), **PATIENT}
         (own_stage.folder / "secret").write_text("of-gateway\n")
         (own_stage.folder / "secret").chmod(0o600)
@@ -338,22 +338,6 @@ class TestEtcd:
         a.stop()
         served(b)
         verify(own_stage.end(), tenures=2)
-
-
-def authenticate(node: etcd.Node) -> str:
-    """Turn on passwords, with a user who may touch the records only; return a token of root's."""
-    for name, password in (("root", "of-root"), ("gateway", "of-gateway")):
-        node.ask("/v3/auth/user/add", {"name": name, "password": password})
-    for role in ("root", "records"):
-        node.ask("/v3/auth/role/add", {"name": role})
-    first, last = (b64encode(key).decode() for key in (b"openclaw/", b"openclaw0"))
-    permission = {"permType": "READWRITE", "key": first, "range_end": last}
-    node.ask("/v3/auth/role/grant", {"name": "records", "perm": permission})
-    node.ask("/v3/auth/user/grant", {"user": "root", "role": "root"})
-    node.ask("/v3/auth/user/grant", {"user": "gateway", "role": "records"})
-    node.ask("/v3/auth/enable", {})
-    said = node.ask("/v3/auth/authenticate", {"name": "root", "password": "of-root"})
-    return str(said["token"])
 
 
 class Lease:
