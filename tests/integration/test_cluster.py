@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import etcd
+import scrape
 from cluster_host import BRIEF, TOKEN_FIELD, Guarding, Host, overlaps, ticks
 
 
@@ -236,6 +237,22 @@ class TestGuard:
         assert b.stop() == 0
         assert a.stop() == 0
         assert {tick.token for tick in ticks([a, b])} == {ticks([a])[0].token}
+
+    def test_its_metrics_tell_who_is_active(
+        self, guard: Callable[..., Guarding], tmp_path: Path
+    ) -> None:
+        a, b = guard("a"), guard("b")
+        files = [host.folder / "metrics.prom" for host in (a, b)]
+        a.start(f"--metrics={files[0]}").is_active()
+        b.start(f"--metrics={files[1]}").says("is active (token")
+        ours, theirs = (scrape.samples(file.read_text()) for file in files)
+        prefix, cluster = "openclaw_guard_", tmp_path.name
+        assert ours[f"{prefix}active{{{cluster}}}"] == ours[f"{prefix}phase{{ready}}"] == 1
+        assert theirs[f"{prefix}active{{{cluster}}}"] == theirs[f"{prefix}ready"] == 0
+        assert theirs[f"{prefix}phase{{standby}}"] == 1
+        assert f"{prefix}child_start_time_seconds" not in theirs
+        assert ours[f"{prefix}cluster_renewals_total{{written}}"] >= 1
+        assert 0 < ours[f"{prefix}cluster_lease_expiry_seconds"] <= BRIEF["leaseMs"] / 1000
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_another_guard_starts_its_child_once_this_one_has_ended(
