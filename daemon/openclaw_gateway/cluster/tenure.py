@@ -45,17 +45,21 @@ class Ask(NamedTuple):
     """The revision that it is compared with."""
 
 
-def holder_id(state_dir: str, *, machine_id: str = "/etc/machine-id") -> str:
+def holder_id(
+    state_dir: str, *, machine_id: str = "/etc/machine-id", host: str | None = None
+) -> str:
     """
-    Return the host's id in the record: the same for each start on one machine with one state directory.
+    Return the host's id in the record: the same for each start on one machine with one name and one state directory.
 
     A machine without an id, as a container may be, gets another one each time: its restart waits for the lease of its
-    predecessor. Two machines with one id and one path, as cloned disks make them, would take the record from each
-    other: machine-id(5) says what to do about it.
+    predecessor. So does one that was renamed. Two machines with one id, as cloned disks make them, are told apart by
+    their names: three were booted from one root, each with the id that lay in /var/lib/dbus/machine-id, and took the
+    record from each other. With one name and one path as well they still would: machine-id(5).
 
     Args:
         state_dir: The claimed state directory.
         machine_id: The file with the machine's id.
+        host: The machine's name; ``None`` for that which the kernel has.
     """
     machine = ""
     with suppress(FileNotFoundError), open(machine_id, encoding="ascii") as file:
@@ -63,7 +67,9 @@ def holder_id(state_dir: str, *, machine_id: str = "/etc/machine-id") -> str:
     if len(machine) != 32:  # empty, or "uninitialized" while an image boots for the first time
         machine = uuid4().hex
     # Hashed, as the id is confidential: machine-id(5).
-    return hashlib.sha256(f"{machine}\0{os.path.realpath(state_dir)}".encode()).hexdigest()[:32]
+    return hashlib.sha256(
+        f"{machine}\0{host or os.uname().nodename}\0{os.path.realpath(state_dir)}".encode()
+    ).hexdigest()[:32]
 
 
 class Keeper:

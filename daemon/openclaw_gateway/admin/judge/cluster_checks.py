@@ -136,15 +136,6 @@ def _record(facts: ClusterFacts) -> Findings:
                 f"role grant-permission {role} --prefix=true readwrite openclaw/gateway/",
             )
         yield Finding(Severity.ERROR, f"the record can't be read: {facts.problem}", command)
-    record = facts.record
-    if record is not None and facts.is_ours and record.host not in ("", facts.host):
-        yield Finding(
-            Severity.WARNING,
-            f"{record.host} holds the record with the id of this host, {facts.host}: cloned disks have "
-            "one machine id, and take the record from each other; unless this host was renamed, give "
-            "one of them another",
-            "rm /etc/machine-id && systemd-machine-id-setup",
-        )
 
 
 def version_of(text: str) -> tuple[int, ...]:

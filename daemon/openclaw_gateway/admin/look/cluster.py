@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from contextlib import suppress
 from typing import NamedTuple
 
 from openclaw_gateway.admin.look.place import Place
 from openclaw_gateway.cluster.etcd import Etcd, Member
-from openclaw_gateway.cluster.record import Record
-from openclaw_gateway.cluster.tenure import holder_id
 from openclaw_gateway.errors import EtcdError
 
 _TIMEOUT_S = 3.0
@@ -31,15 +28,10 @@ class ClusterFacts(NamedTuple):
     """The file that is shown to etcd."""
     has_common_name: bool
     """Whether that certificate's subject has a CN."""
-    record: Record | None
     problem: str
     """Why the record can't be read; empty if it can."""
     code: int | None
     """gRPC's code, if etcd itself refused to show it."""
-    is_ours: bool
-    """Whether the record's holder has this host's id."""
-    host: str
-    """This host's name."""
     clock_source: str
     """Of the kernel; empty if it does not say."""
 
@@ -50,12 +42,11 @@ def look(place: Place) -> ClusterFacts | None:
     if cluster is None:
         return None
     etcd = Etcd(cluster, timeout_s=_TIMEOUT_S)
-    record, problem, code = None, "", None
+    problem, code = "", None
     try:
         members = tuple(etcd.status())
         try:
-            seen = etcd.read()
-            record = seen.record if seen is not None else None
+            etcd.read()
         except EtcdError as error:
             problem, code = str(error), error.code
     finally:
@@ -67,11 +58,8 @@ def look(place: Place) -> ClusterFacts | None:
         user=cluster.user,
         certificate=cluster.certificate_path,
         has_common_name=_has_common_name(cluster.certificate_path),
-        record=record,
         problem=problem,
         code=code,
-        is_ours=record is not None and record.holder == holder_id(place.state_dir),
-        host=os.uname().nodename,
         clock_source=_clock_source(),
     )
 
