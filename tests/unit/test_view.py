@@ -62,6 +62,17 @@ def test_files_that_were_named_are_the_callers_own(tmp_path: Path, flag: str) ->
     assert seen(tmp_path, flags=flags, enabled="enabled") is None
 
 
+@pytest.mark.parametrize("name", ["STATE_DIRECTORY", "CONFIGURATION_DIRECTORY"])
+def test_reload_of_a_unit_reads_what_systemd_gave_it(tmp_path: Path, name: str) -> None:
+    """``ExecReload=`` runs ``config --profile %i`` with the unit's environment and credentials."""
+    environ = {"HOME": str(tmp_path), name: str(tmp_path)}
+    selection = select(environ, flags={"--profile": "work"})
+    reply = Reply((unit(**(UNUSED | {"active_state": "active"})),))
+    assert view.of_unit(selection, shown=reply) is None
+    asked_for = select(environ, scope=Scope.SYSTEM, flags={"--profile": "work"})
+    assert view.of_unit(asked_for, shown=reply) is not None
+
+
 def test_scope_means_the_unit_whether_it_is_in_use_or_not(tmp_path: Path) -> None:
     assert seen(tmp_path, Scope.SYSTEM) is not None
     with pytest.raises(NothingToShowError, match="no such unit"):

@@ -40,7 +40,7 @@ def of_unit(selection: Selection, *, shown: units.Reply | None = None) -> View |
 
     ``--system`` and ``--user`` mean the unit. So does a profile alone, if it has a unit that runs, is
     enabled, failed, or finds a settings file: as a template, the packaged unit exists for any name.
-    All else means what is started from here.
+    All else means what is started from here, and so does ``ExecReload=`` of a unit.
 
     Args:
         selection: What was said.
@@ -51,7 +51,7 @@ def of_unit(selection: Selection, *, shown: units.Reply | None = None) -> View |
     """
     profile = selection.where.profile
     is_asked_for = selection.scope is not Scope.ANY
-    if not is_asked_for and (profile is None or selection.names_files):
+    if not is_asked_for and (profile is None or selection.names_files or _is_units(selection)):
         return None
     manager = choose_manager(selection, {} if is_asked_for else held())
     name = units.unit_name(profile)
@@ -65,6 +65,17 @@ def of_unit(selection: Selection, *, shown: units.Reply | None = None) -> View |
     given = environment.of_unit(found[0], profile)
     flags = given.flags | selection.flags | dict(selection.secret_files)
     return View(flags, given.judged_environ, given.unread, found[0])
+
+
+def _is_units(selection: Selection) -> bool:
+    """
+    Whether the caller is a unit's own process, as in ``ExecReload=``: what it was given is what counts.
+
+    systemd tells such a process, and no other, of the unit's directories; systemd.exec(5).
+    """
+    return any(
+        selection.environ.get(name) for name in ("STATE_DIRECTORY", "CONFIGURATION_DIRECTORY")
+    )
 
 
 def _is_used(unit: Unit, profile: str | None) -> bool:
