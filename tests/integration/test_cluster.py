@@ -14,6 +14,10 @@ import pytest
 import etcd
 import scrape
 from cluster_host import BRIEF, TOKEN_FIELD, Guarding, Host, overlaps, ticks
+from openclaw_gateway.cluster.tenure import Keeper, ask, unanswered
+from openclaw_gateway.settings.model import Cluster
+from openclaw_gateway.supervisor.events import Priority
+from openclaw_gateway.supervisor.journal import PlainJournal
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +156,36 @@ def test_an_owner_that_loses_etcd_says_goodbye_and_ends_with_75(host: Make, tmp_
         nodes.stop()
         assert a.end() == 75
         a.says("crit: no longer the active gateway of the cluster")
+
+
+def test_a_stop_gives_back_what_was_taken_without_an_answer(
+    nodes: etcd.Nodes, tmp_path: Path
+) -> None:
+    """
+    Steps of a start that is stopped in the middle of its takeover.
+
+    1. It asks for the record, and etcd writes it. 2. The answer is lost. 3. A stop comes before the next look.
+    """
+    times = (BRIEF["leaseMs"] / 1000, BRIEF["renewDeadlineMs"] / 1000, BRIEF["retryMs"] / 1000)
+    cluster = Cluster((nodes.urls[0],), tmp_path.name, "", *times, *(None,) * 5)
+    keeper = Keeper(
+        cluster,
+        state_dir=str(tmp_path),
+        journal=PlainJournal(Priority.CRIT),
+        show=lambda role: None,
+    )
+    keeper.advance()  # reads, and finds nobody
+    asked = keeper.next()
+    assert asked is not None
+    answer, _ = ask(keeper.etcd, asked)
+    assert answer.outcome == "written"
+    keeper.take(unanswered(answer.sent_s), "the answer was lost")
+    keeper.fade()
+    keeper.release()
+    seen = keeper.etcd.read()
+    assert seen is not None
+    assert seen.record is not None
+    assert seen.record.holder == ""
 
 
 def certificates(folder: Path) -> dict[str, str]:

@@ -31,8 +31,8 @@ from openclaw_gateway.supervisor.journal import Journal
 _WRITES = (Outcome.WRITTEN, Outcome.REFUSED, Outcome.UNKNOWN)
 """How a request to acquire or renew may end."""
 
-_RELEASE_TRIES = 2
-"""The first may find that a renewal was written whose answer was lost."""
+_RELEASE_TRIES = 3
+"""The first may find that a write was done whose answer was lost, or look for that."""
 
 
 class Ask(NamedTuple):
@@ -126,6 +126,7 @@ class Keeper:
         self._problem = ""
         self._told: object = None
         self._stopping = False
+        self._maybe_taken = False
         self.role = self._now()
 
     @property
@@ -213,6 +214,7 @@ class Keeper:
         if request is Request.ACQUIRE:
             record = record._replace(seq=1, since_ms=time.time_ns() // 1_000_000)
             self._record = record
+            self._maybe_taken = True
         return Ask(request, record, seen.revision if seen is not None else 0)
 
     def take(self, answer: Answer, problem: str) -> None:
@@ -280,12 +282,20 @@ class Keeper:
         self.announcement.unsay()
 
     def parting(self) -> Ask | None:
-        """Return the request that gives the record back, nobody being served any more; ``None`` if it is not ours."""
+        """
+        Return the request that gives the record back, nobody being served any more; ``None`` if it is not ours.
+
+        If we were about to take it when the stop came, and no answer told whether we did, it is looked at first: a
+        record of a process that is gone would keep the others out for a lease.
+        """
         self._timer.disarm()
-        if self.phase is not Phase.FADING or self._tenure.seen is None:
-            return None
+        seen = self._tenure.seen
         record = self._record._replace(holder="", seq=self._tenure.seq + 1)
-        return Ask(Request.RENEW, record, self._tenure.seen.revision)
+        if self.phase is Phase.LOST and self._maybe_taken:
+            return Ask(Request.READ, record, 0)
+        if self.phase is not Phase.FADING or seen is None:
+            return None
+        return Ask(Request.RENEW, record, seen.revision)
 
     def part(self, answer: Answer, problem: str) -> bool:
         """Take the answer to that; whether there is nothing more to do."""
@@ -293,6 +303,12 @@ class Keeper:
             found = rule.after(self._tenure, answer, identity=self._identity, terms=self.terms)
             self._tenure = found
             return found.phase is Phase.LOST
+        seen, self._maybe_taken = answer.seen, False
+        record = seen.record if seen is not None else None
+        writer = record.owner_id if record is not None else ""
+        if answer.outcome is Outcome.READ and writer == self._identity.owner_id:
+            self._tenure = Tenure(Phase.FADING, seen=seen, seq=1)  # what takes a record is number 1
+            return False
         self._tenure = self._tenure._replace(phase=Phase.LOST)
         return True
 
