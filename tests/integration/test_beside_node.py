@@ -245,6 +245,18 @@ def test_ours_stays_whatever_node_gateways_are_started(
     assert ours.stop() == 0, ours.log
 
 
+def test_node_gateway_finds_our_port_taken_though_ours_is_told_another_address(
+    start_node: StartNode, start: Start, tmp_path: Path, port: int
+) -> None:
+    """It listens on 127.0.0.1, which the kernel would let it beside our 127.0.0.2: so ours listens there as well."""
+    ours = start("--host", "127.0.0.2").ready()
+    node = start_node(tmp_path / "node", port)
+    assert node.refused() == 1
+    assert any(f"127.0.0.1:{port}" in line and "EADDRINUSE" in line for line in node.log)
+    assert healthy(port)
+    assert ours.stop() == 0, ours.log
+
+
 def test_node_gateway_of_an_installed_unit_does_not_take_ours_for_one_of_its_own(
     start_node: StartNode, tmp_path: Path, state_dir: Path, port: int
 ) -> None:
