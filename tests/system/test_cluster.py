@@ -53,7 +53,9 @@ def test_units_of_a_cluster(machine: Machine, units: tuple[Unit, Unit]) -> None:
     becomes(west, "active (token")
     becomes(east, "standby: .* is active")
     assert east.show("NRestarts") == "1"
-    (said,) = [e for e in machine.journal(f"--unit={west.name}") if "active (token" in e["MESSAGE"]]
+    (said,) = [
+        e for e in machine.journal(f"--unit={west.name}") if ": active (token" in e["MESSAGE"]
+    ]
     assert int(said["OPENCLAW_TOKEN"]) > 0
     # 2. etcd goes: nobody is active, both stand by, and neither is parked.
     machine.systemctl("stop", "etcd.service")
