@@ -247,7 +247,9 @@ def test_etcd_that_speaks_tls_and_wants_a_certificate(host: Make, tmp_path: Path
 def test_wrong_password_stands_by_and_says_so(host: Make, tmp_path: Path) -> None:
     with etcd.running(tmp_path / "own") as nodes:
         etcd.authenticate(nodes.members[0])
-        secret = {"endpoints": nodes.urls, "user": "gateway"}
+        # A password takes etcd a while, by design.
+        patient = {"leaseMs": 9000, "renewDeadlineMs": 6000, "retryMs": 3000}
+        secret = {"endpoints": nodes.urls, "user": "gateway", **patient}
         for name, password in (("right", "of-gateway"), ("wrong", "x")):
             (tmp_path / name).write_text(password)
             (tmp_path / name).chmod(0o600)
