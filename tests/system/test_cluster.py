@@ -56,7 +56,7 @@ def test_units_of_a_cluster(machine: Machine, units: tuple[Unit, Unit]) -> None:
     (said,) = [
         e for e in machine.journal(f"--unit={west.name}") if ": active (token" in e["MESSAGE"]
     ]
-    assert int(said["OPENCLAW_TOKEN"]) > 0
+    assert int(said["OPENCLAW_FENCING_TOKEN"]) > 0
     # 2. etcd goes: nobody is active, both stand by, and neither is parked.
     machine.systemctl("stop", "etcd.service")
     for unit in units:
