@@ -32,7 +32,7 @@ def units(machine: Machine) -> tuple[Unit, Unit]:
     machine.run(_ETCD)
     cluster = {"endpoints": [_ENDPOINT], "name": "home", **_TIMES}
     east = machine.profile("east", port=20400, cluster=cluster)
-    becomes(east, "active (token")
+    becomes(east, ", active (token")
     west = machine.profile("west", port=20420, cluster=cluster)
     becomes(west, "standby: .* is active")
     return east, west
@@ -53,7 +53,7 @@ def test_units_of_a_cluster(machine: Machine, units: tuple[Unit, Unit]) -> None:
     east.kill("STOP")
     machine.until(f"systemctl show --property=NRestarts --value {east.name} | grep -qx 1")
     show = "systemctl show --property=StatusText --value"
-    machine.until(f"{show} {east.name} {west.name} | grep -c 'active (token' | grep -qx 1")
+    machine.until(f"{show} {east.name} {west.name} | grep -c ', active (token' | grep -qx 1")
     said = [e for e in machine.journal(f"--unit={east.name}") if ": active (token" in e["MESSAGE"]]
     assert int(said[0]["OPENCLAW_FENCING_TOKEN"]) > 0
     # 2. etcd goes: nobody is active, both stand by, and neither is parked.
@@ -64,7 +64,7 @@ def test_units_of_a_cluster(machine: Machine, units: tuple[Unit, Unit]) -> None:
     assert west.show("ActiveState") == "active"
     # 3. It is back with its data: one of them is active again.
     machine.run(_ETCD)
-    machine.until(f"{show} {east.name} {west.name} | grep -c 'active (token' | grep -qx 1")
+    machine.until(f"{show} {east.name} {west.name} | grep -c ', active (token' | grep -qx 1")
     for unit in units:
         unit.stop()
         assert unit.show("Result") == "success"
