@@ -424,20 +424,7 @@ async def _in_thread(run: Callable[[], T], *, name: str, timeout_s: float) -> T:
     """
     import asyncio
 
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T) -> None:
-        if not done.done():  # else it came too late
-            done.set_result(result)
-
-    def work() -> None:
-        result = run()
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result)
-
-    thread.start(work, name=name)
-    return await asyncio.wait_for(done, timeout_s)
+    return await asyncio.wait_for(thread.result(run, name=name), timeout_s)
 
 
 def reason(error: BaseException | None) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from errno import ENOSYS, EPERM, ESRCH
+from functools import partial
 
 from openclaw_gateway import lifecycle
 from openclaw_gateway.claim import claim as claims
@@ -49,30 +50,22 @@ def claimed(
         StopRequested: A stop was asked for while we stood by.
     """
     settings = life.settings(load)
+    acquire = partial(
+        claims.acquire,
+        supervisor=life.supervisor,
+        journal=life.journal,
+        passed=life.passed,
+        steps=steps,
+    )
     if not settings.standby:
-        with claims.acquire(
-            settings,
-            life.supervisor,
-            life.journal,
-            passed=life.passed,
-            pause=life.pause,
-            steps=steps,
-        ) as held:
+        with acquire(settings, pause=life.pause) as held:
             yield settings, held
         return
     standby = _Standby(life, settings, load, warm_up)
     with ExitStack() as undo:
         held = standby.take_over(
             lambda settings, policy: undo.enter_context(
-                claims.acquire(
-                    settings,
-                    life.supervisor,
-                    life.journal,
-                    passed=life.passed,
-                    pause=standby.pause,
-                    steps=steps,
-                    policy=policy,
-                )
+                acquire(settings, pause=standby.pause, policy=policy)
             )
         )
         yield standby.settings, held

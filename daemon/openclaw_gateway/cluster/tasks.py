@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -52,26 +51,8 @@ async def announce(keeper: Keeper, stop: asyncio.Event) -> None:
             async with asyncio.timeout(max(announcement.due_s - time.monotonic(), 0.0)):
                 await stop.wait()
         if keeper.stands_by and not stop.is_set():
-            await _in_thread(announcement.say)
-    await _in_thread(announcement.unsay)
-
-
-async def _in_thread(run: Callable[[], None]) -> None:
-    """Run what raises nothing in a thread of its own; if nobody waits for it any more, it is left to itself."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def settle() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    def told() -> None:
-        run()
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle)
-
-    thread.start(told, name="etcd")
-    await done
+            await thread.result(announcement.say, name="etcd")
+    await thread.result(announcement.unsay, name="etcd")
 
 
 async def release(keeper: Keeper) -> None:
@@ -138,29 +119,10 @@ class _Watch:
 
 async def _answer(keeper: Keeper, asked: Ask) -> tuple[Answer, str]:
     """Ask in a thread; notice meanwhile when the deadline passes."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[tuple[Answer, str]] = loop.create_future()
     etcd, sent_s = keeper.etcd, boottime_s()
     due_s = time.monotonic() + keeper.terms.retry_s * _PATIENCE
 
-    def settle(found: tuple[Answer, str] | BaseException) -> None:
-        if done.done():  # it came too late, or nobody waits any more
-            return
-        if isinstance(found, BaseException):
-            done.set_exception(found)
-        else:
-            done.set_result(found)
-
-    def run() -> None:
-        found: tuple[Answer, str] | BaseException
-        try:
-            found = ask(etcd, asked)
-        except BaseException as error:
-            found = error
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, found)
-
-    thread.start(run, name="etcd")
+    done = thread.result(partial(ask, etcd, asked), name="etcd")
     try:
         while (left_s := due_s - time.monotonic()) > 0:
             await asyncio.wait({done}, timeout=min(left_s, keeper.fades_in_s))
