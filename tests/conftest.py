@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +209,34 @@ class NotifySocket:
             return self.heard
         finally:
             self._socket.settimeout(CAP_S)
+
+    @contextmanager
+    def crowded(self) -> Iterator[None]:
+        """
+        Have its queue full meanwhile; whatever fills it is taken in the end.
+
+        Only that is taken: what was turned away comes in as soon as there is room, and is to be heard.
+        """
+        filler = "X=1"
+        with ExitStack() as stack:
+            count = 0
+            # One sender's share has a bound of its own. The queue is full when another's first
+            # message doesn't go in.
+            while share := self._fill(stack, filler):
+                count += share
+            yield
+            assert {self._receive() for _ in range(count)} == {filler}
+
+    def _fill(self, stack: ExitStack, message: str) -> int:
+        """Send a message from a new socket until no more goes in; how many did."""
+        sender = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        sender.connect(self.path)
+        sender.setblocking(False)
+        count = 0
+        with suppress(BlockingIOError):
+            while sender.send(message.encode()):
+                count += 1
+        return count
 
     def _receive(self) -> str:
         """Take one message and what comes with it, and do with that as systemd does. sd_notify(3)."""
