@@ -83,8 +83,8 @@ def test_target_is_split_and_an_absolute_one_names_the_host() -> None:
     ],
 )
 def test_head_alone_may_decide(head: bytes, status: int) -> None:
-    verdict = made(head).verdict
-    assert verdict is not None and verdict.status == status and verdict.close
+    refused = made(head).refused
+    assert refused is not None and refused.status == status and refused.close
 
 
 def test_old_version_can_not_be_upgraded() -> None:

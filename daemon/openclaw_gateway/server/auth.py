@@ -115,9 +115,9 @@ def _create_token(path: str) -> None:
         os.close(directory)
 
 
-class Verdict(NamedTuple):
+class Admission(NamedTuple):
     """
-    What comes of credentials.
+    What comes of credentials: whether who showed them is let in.
 
     Attributes:
         refusal: ``None`` lets the client in.
@@ -128,7 +128,7 @@ class Verdict(NamedTuple):
     delay_s: float = 0.0
 
 
-_IN = Verdict(None)
+_IN = Admission(None)
 
 
 class Authenticator:
@@ -160,7 +160,7 @@ class Authenticator:
 
     def judge(
         self, source: Source, *, token: str | None, password: str | None, now_s: float
-    ) -> Verdict:
+    ) -> Admission:
         """
         Decide on the credentials of one client.
 
@@ -174,25 +174,25 @@ class Authenticator:
             now_s: Monotonic clock.
         """
         if self.mode is AuthMode.TRUSTED_PROXY:
-            return _IN if source.user else Verdict(_refusal("trusted_proxy", "missing"))
+            return _IN if source.user else Admission(_refusal("trusted_proxy", "missing"))
         if self.mode is AuthMode.NONE:
-            return _IN if source.local else Verdict(_refusal("token", "missing"))
+            return _IN if source.local else Admission(_refusal("token", "missing"))
         kind = self.mode.value
         own, other = (token, password) if self.mode is AuthMode.TOKEN else (password, token)
         given = own or other
         if not given:
-            return Verdict(_refusal(kind, "missing"))
+            return Admission(_refusal(kind, "missing"))
         locked_s = self._guesses.locked_s(source, now_s=now_s)
         if locked_s:
             self._reached["auth_max_attempts"] += 1
             self._fail(source, now_s)
-            return Verdict(_rate_limited(locked_s))
+            return Admission(_rate_limited(locked_s))
         # Digests of one length: compare_digest on the secrets themselves would tell theirs.
         if hmac.compare_digest(self._digest(given), self._secret):
             self._guesses.forget(source)
             return _IN
         self._fail(source, now_s)
-        return Verdict(_refusal(kind, "mismatch"), self._guesses.wrong(source, now_s=now_s))
+        return Admission(_refusal(kind, "mismatch"), self._guesses.wrong(source, now_s=now_s))
 
     def _fail(self, source: Source, now_s: float) -> None:
         self.failures += 1

@@ -433,8 +433,8 @@ class Connection(asyncio.Protocol):
         self._first = False
         self._exchange, request = exchange, exchange.request
         exchange.must_close |= self._application.draining or bool(self.over_limit)
-        if exchange.verdict is not None:
-            return self._answer(exchange.verdict)
+        if exchange.refused is not None:
+            return self._answer(exchange.refused)
         if self._fenced(request):
             return False
         if self.over_limit and request.path not in WATCHED_PATHS:

@@ -98,8 +98,8 @@ class HeadReader:
 
 def _check(head: bytes) -> None:
     problem = head_problem(head)
-    if problem:
-        raise UnreadableError(431 if problem.startswith("more than 1") else 400, problem)
+    if problem is not None:
+        raise UnreadableError(*problem)
 
 
 class Exchange:
@@ -108,7 +108,8 @@ class Exchange:
 
     Attributes:
         request: Without its body. Its target is split, and an absolute target's host stands in ``Host``.
-        verdict: The answer if the head alone decides it: another version, a target that is no path.
+        refused: The answer to a head that can be read and not served: another version, a target that is
+            no path. ``None`` for all others.
         has_body: Whether a body follows.
         must_close: Whether the connection ends with the answer; to be set by whoever knows a reason.
     """
@@ -146,17 +147,17 @@ class Exchange:
         self.has_body = is_chunked or headers.get("content-length", "").strip("0") != ""
         # Chunks are read leniently by too many programs for another request to be looked for behind them.
         self.must_close = is_chunked
-        self.verdict: Response | None = None
+        self.refused: Response | None = None
         method, raw_target = event.method.decode("ascii"), event.target.decode("ascii")
         self.request = Request(method, raw_target, "", headers, address=address)
         if not event.http_version.startswith(b"1."):
-            self.verdict = Response(505, "HTTP/1.1 only\n", close=True)
+            self.refused = Response(505, "HTTP/1.1 only\n", close=True)
             return
         if event.http_version == b"1.0":  # it can't be upgraded; RFC 9110, section 7.8
             headers = Headers((n, v) for n, v in headers.items() if n != "upgrade")
         target = split_target(raw_target, headers.get("host", ""))
         if target is None:
-            self.verdict = Response(400, "the target is no path of ours\n", close=True)
+            self.refused = Response(400, "the target is no path of ours\n", close=True)
             return
         path, query, host = target
         if host != headers.get("host", ""):

@@ -19,7 +19,7 @@ from openclaw_gateway.protocol.role import Lease, Role
 from openclaw_gateway.protocol.scopes import READ, satisfies
 from openclaw_gateway.server import access, page, standing
 from openclaw_gateway.server.acceptor import Acceptor
-from openclaw_gateway.server.auth import Authenticator, Verdict
+from openclaw_gateway.server.auth import Admission, Authenticator
 from openclaw_gateway.server.builtin import Health, add_builtin, resident_bytes
 from openclaw_gateway.server.clients import Clients
 from openclaw_gateway.server.connection import PATIENCE, Connection, Patience, Upgrade, Work
@@ -370,12 +370,12 @@ class Server:
             return self._readiness(request.path, told=True)
         if "authorization" not in request.headers:
             return self._readiness(request.path, told=False)
-        verdict = self._judge(request, source)
-        return Work(partial(self._readiness_later, verdict))
+        admission = self._judge(request, source)
+        return Work(partial(self._readiness_later, admission))
 
-    async def _readiness_later(self, verdict: Verdict, request: Request) -> Response:
-        await asyncio.sleep(verdict.delay_s)
-        return self._readiness(request.path, told=verdict.refusal is None)
+    async def _readiness_later(self, admission: Admission, request: Request) -> Response:
+        await asyncio.sleep(admission.delay_s)
+        return self._readiness(request.path, told=admission.refusal is None)
 
     def _readiness(self, path: str, *, told: bool) -> Response:
         phase = self.phase
@@ -423,10 +423,10 @@ class Server:
             return Response(503, f"too many connections ({excess})\n", close=True)
         if request.method not in ("GET", "HEAD"):
             return _not_allowed("GET, HEAD")
-        verdict = self._judge(request, source)
-        if verdict.refusal is not None:
+        admission = self._judge(request, source)
+        if admission.refusal is not None:
             # Before the host is looked at: a wrong guess must cost what it costs under any name.
-            return Work(partial(self._unauthorized, verdict))
+            return Work(partial(self._unauthorized, admission))
         knows_secret = self._authenticator.mode in (AuthMode.TOKEN, AuthMode.PASSWORD)
         if knows_secret:
             self._acceptor.authenticated(connection)
@@ -473,9 +473,9 @@ class Server:
                 limits.max_preauth_bytes,
                 "max_preauth_bytes",
             )
-        verdict = self._judge(request, source)
-        if verdict.refusal is not None:
-            return Work(partial(self._unauthorized, verdict))
+        admission = self._judge(request, source)
+        if admission.refusal is not None:
+            return Work(partial(self._unauthorized, admission))
         if source.user is not None and not satisfies(source.user.scopes, route.scope):
             return Response(403, f"missing scope: {route.scope}\n")
         return Work(
@@ -488,21 +488,21 @@ class Server:
     async def _respond(self, route: Route, judged: Request, whole: Request) -> Response:
         return await self.clients.caller.respond(route, judged._replace(body=whole.body))
 
-    async def _unauthorized(self, verdict: Verdict, _: Request) -> Response:
-        await asyncio.sleep(verdict.delay_s)
+    async def _unauthorized(self, admission: Admission, _: Request) -> Response:
+        await asyncio.sleep(admission.delay_s)
         return Response(401, "the gateway's secret is needed\n", {"WWW-Authenticate": "Bearer"})
 
-    def _judge(self, request: Request, source: Source) -> Verdict:
+    def _judge(self, request: Request, source: Source) -> Admission:
         """Judge the secret that a request bears. RFC 6750, section 2.1. A wrong one costs what it costs elsewhere."""
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        verdict = self._authenticator.judge(
+        admission = self._authenticator.judge(
             source,
             token=secret.strip() if scheme.lower() == "bearer" else None,
             password=None,
             now_s=time.monotonic(),
         )
         self.clients.expect_bursts()
-        return verdict
+        return admission
 
     def _user(self, request: Request, source: Source, connection: Connection) -> User | None:
         """Return who the client is by its proxy's word; ``None`` where that word does not count."""

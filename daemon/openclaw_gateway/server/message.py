@@ -53,7 +53,7 @@ _FRAMING = re.compile(
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
-def head_problem(head: bytes) -> str:
+def head_problem(head: bytes) -> tuple[int, str] | None:
     """
     Say what is wrong with a request's head as it came, before anything reads it.
 
@@ -64,27 +64,28 @@ def head_problem(head: bytes) -> str:
         head: From the request line to the blank line, both included.
 
     Returns:
-        A sentence for the peer without any of its bytes; ``""`` if it may be read on.
+        What to refuse it with: a status, and a sentence for the peer without any of its bytes;
+        ``None`` if it may be read on.
 
     See Also:
         RFC 9112, sections 2.2, 5.1, 5.2, 6.1 and 11.2.
     """
     if _ILLEGAL.search(head):
-        return "a line of the request's head is malformed"
+        return 400, "a line of the request's head is malformed"
     if head.count(b"\r\n") > MAX_HEADERS + 2:
-        return f"more than {MAX_HEADERS} header fields"
+        return 431, f"more than {MAX_HEADERS} header fields"
     framing = _FRAMING.findall(head)
     if len(framing) > 1:
-        return "more than one Content-Length or Transfer-Encoding"
+        return 400, "more than one Content-Length or Transfer-Encoding"
     for name, value in framing:
         if name.lower() == b"content-length" and not _LENGTH.fullmatch(value):
-            return "Content-Length is no number"
+            return 400, "Content-Length is no number"
         if (
             name.lower() == b"transfer-encoding"
             and b" HTTP/1.0\r\n" in head[: head.index(b"\r\n") + 2]
         ):
-            return "Transfer-Encoding in HTTP/1.0"
-    return ""
+            return 400, "Transfer-Encoding in HTTP/1.0"
+    return None
 
 
 class Headers(Mapping[str, str]):
