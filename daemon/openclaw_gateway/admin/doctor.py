@@ -159,16 +159,11 @@ def _neighbours(facts: Facts) -> tuple[tuple[tuple[Unit, Place], ...], tuple[str
         if manager == facts.subject.manager:
             continue
         answer = units.show([facts.subject.unit_name], manager)
-        theirs = [unit for unit in answer.units if unit.is_loaded and _counts(unit)]
+        theirs = [unit for unit in answer.units if unit.is_loaded and unit.is_used]
         found += [(unit, place_of(unit, facts.subject.profile)) for unit in theirs]
         if answer.problem and answer.problem != units.NO_SYSTEMD:
             problems.append(f"units of {manager}: {answer.problem}")
     return tuple(found), tuple(problems)
-
-
-def _counts(unit: Unit) -> bool:
-    """Whether anyone uses a unit: the package brings one for every user, and most never do."""
-    return unit.active_state != "inactive" or unit.enabled.startswith("enabled")
 
 
 def _user_managers() -> Iterator[Manager]:

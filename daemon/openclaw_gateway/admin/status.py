@@ -222,7 +222,7 @@ def _should_run(status: Status) -> bool:
 
 def _is_enabled(status: Status) -> bool:
     unit = status.facts.subject.unit
-    return unit is not None and unit.enabled.startswith("enabled")
+    return unit is not None and unit.is_enabled
 
 
 def overview(statuses: Sequence[Status]) -> Iterator[str]:

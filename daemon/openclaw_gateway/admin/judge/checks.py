@@ -32,8 +32,8 @@ def _state(seen: Examination) -> Findings:
             Severity.WARNING if seen.verdict.exit_code is StatusCode.STARTING else Severity.ERROR
         )
         evidence = f"{seen.verdict.state}: {seen.verdict.reason}"
-        # "doctor" is where we are.
-        command = next((step.command for step in advice if " doctor" not in step.command), "")
+        here = seen.ours("doctor")
+        command = next((step.command for step in advice if step.command != here), "")
         yield Finding(severity, evidence, command)
 
 

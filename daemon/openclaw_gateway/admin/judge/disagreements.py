@@ -29,7 +29,7 @@ def _runs_owner(facts: Facts, rival: Rival) -> bool:
 def gives_way(facts: Facts) -> Rival | None:
     """Return the unit that has the port which the subject's own unit, being enabled, will want as well."""
     unit = facts.subject.unit
-    if unit is None or not unit.enabled.startswith("enabled") or unit.main_pid is not None:
+    if unit is None or not unit.is_enabled or unit.main_pid is not None:
         return None
     return next((rival for rival in facts.rivals if _runs_owner(facts, rival)), None)
 
@@ -117,7 +117,7 @@ def _between_unit_and_lock(state: State, facts: Facts) -> Iterator[str]:
 def _is_missed(facts: Facts) -> bool:
     """Whether anyone counts on the unit, so that somebody else in its place is odd."""
     unit = facts.subject.unit
-    counts = unit is not None and (unit.enabled.startswith("enabled") or unit.result != "success")
+    counts = unit is not None and (unit.is_enabled or unit.result != "success")
     return counts and gives_way(facts) is None
 
 

@@ -165,12 +165,13 @@ def openclaw_itself(seen: Examination) -> Findings:
             f"{found} is {whose}: its gateway start, restart and install refuse while there is a "
             f"system unit {unit.name}, disabled or masked as well"
         )
-        idle = unit.active_state == "inactive" and not unit.enabled.startswith("enabled")
-        # Its installer minds our user unit as well, for those who have none of their own.
         sudo = "" if seen.facts.viewer_uid == 0 else "sudo "
+        # Its installer minds our user unit as well, for those who have none of their own.
         divert = " && ".join(
             f"{sudo}dpkg-divert --local --rename --add {shlex.quote(path)}"
             for path in (unit.fragment_path, peer.in_the_way)
             if path
         )
-        yield Finding(Severity.NOTE, evidence, divert if idle and unit.fragment_path else "")
+        yield Finding(
+            Severity.NOTE, evidence, divert if unit.fragment_path and not unit.is_used else ""
+        )

@@ -158,16 +158,10 @@ def _guard_of(
     holder = holders.get(port)
     if holder is not None:
         return next((unit for unit in guards if unit.main_pid == holder.pid), None)
-    if ours is not None and (ours.main_pid or ours.enabled.startswith("enabled")):
+    if ours is not None and (ours.main_pid or ours.is_enabled):
         return None
-    return next(
-        (unit for unit in guards if _counts(unit) and place_of(unit, None).port == port), None
-    )
-
-
-def _counts(unit: Unit) -> bool:
-    """Whether anyone counts on a unit."""
-    return unit.active_state != "inactive" or unit.enabled.startswith("enabled")
+    used = (unit for unit in guards if unit.is_used)
+    return next((unit for unit in used if place_of(unit, None).port == port), None)
 
 
 def stands_by(unit: Unit) -> bool:

@@ -149,6 +149,16 @@ class Unit(NamedTuple):
         return program == "openclaw-guard" or self.argv[1:2] == ("guard",)
 
     @property
+    def is_enabled(self) -> bool:
+        """Whether something starts it by itself, at each boot or (``enabled-runtime``) until the next one."""
+        return self.enabled.startswith("enabled")
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anyone counts on it: it is enabled, runs, or has failed. Packages bring units that nobody uses."""
+        return self.is_enabled or self.active_state != "inactive"
+
+    @property
     def is_loaded(self) -> bool:
         """Whether there is such a unit that could run."""
         return self.load_state == "loaded"
@@ -278,16 +288,12 @@ def _unit(values: dict[str, str], manager: Manager, now_s: float) -> Unit:
     def age_s(moment: float | None) -> float | None:
         return None if moment is None else max(now_s - moment, 0.0)
 
-    active, began = (
-        moment_s("ActiveEnterTimestampMonotonic"),
-        moment_s("ExecMainStartTimestampMonotonic"),
-    )
     is_active = text("ActiveState") in ("active", "reloading")
-    left, ended = (
-        moment_s("InactiveExitTimestampMonotonic"),
-        moment_s("InactiveEnterTimestampMonotonic"),
-    )
+    active = moment_s("ActiveEnterTimestampMonotonic")
+    began = moment_s("ExecMainStartTimestampMonotonic")
     settled = text("ActiveState") in ("inactive", "failed")
+    left = moment_s("InactiveExitTimestampMonotonic")
+    ended = moment_s("InactiveEnterTimestampMonotonic")
     return Unit(
         name=text("Id"),
         manager=manager,

@@ -80,7 +80,7 @@ def _is_units(selection: Selection) -> bool:
 
 def _is_used(unit: Unit, profile: str | None) -> bool:
     """Whether anybody has made something of a unit, or of the directory that it is configured in."""
-    if unit.enabled.startswith("enabled") or unit.active_state != "inactive":
+    if unit.is_used:
         return True
     if not unit.manager.is_system:
         return False
