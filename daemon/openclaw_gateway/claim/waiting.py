@@ -148,7 +148,7 @@ class Behind(Exception):
 
 class Leave:
     """
-    The page's policy: leave to a healthy gateway, wait for any other owner, give up when patience is over.
+    Leave to a healthy gateway, wait for any other owner, give up when patience is over: OpenClaw's "Gateway lock".
 
     Its clock starts when it is made: one for each start.
     """
@@ -397,10 +397,9 @@ def refuse_neighbours(
                 break
             policy.settle(Contended(Obstacle.LISTENER, address=address), health=health)
         if found.host != settings.host and health is not Health.REFUSED:
-            pid = process.socket_owner(found.inode)
+            pid, who = process.describe_socket(found.inode, uid=found.uid)
             journal.write(
                 Event.NEIGHBOUR,
-                f"another program listens on {url(found.host, found.port)}: "
-                f"{process.describe(pid, uid=found.uid) if pid else f'uid {found.uid}'}",
+                f"another program listens on {url(found.host, found.port)}: {who}",
                 OWNER_PID=pid,
             )

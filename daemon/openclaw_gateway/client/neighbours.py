@@ -66,8 +66,7 @@ class Neighbours:
             self._asked.add(beside.inode)
             if health is not Health.HEALTHY:
                 continue
-            pid = process.socket_owner(beside.inode)
-            who = process.describe(pid, uid=beside.uid) if pid else f"uid {beside.uid}"
+            pid, who = process.describe_socket(beside.inode, uid=beside.uid)
             address = url(beside.host, beside.port)
             self._gateways[beside.inode] = address
             self._journal.write(

@@ -243,7 +243,6 @@ def _hint(ended: Ended, ending: Ending, port: int) -> str:
         return ""
     ender = "" if ended.exit.signal is None else "a signal from elsewhere ended it, and "
     for found in listening(port):
-        pid = process.socket_owner(found.inode)
-        who = process.describe(pid, uid=found.uid) if pid else f"a process of uid {found.uid}"
+        _, who = process.describe_socket(found.inode, uid=found.uid)
         return f"{ender}port {port} is now held by {who}"
     return ""

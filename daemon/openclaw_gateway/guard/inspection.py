@@ -145,10 +145,9 @@ class Neighbours:
                 self._meet(beside)
 
     def _meet(self, beside: Listening) -> None:
-        pid = process.socket_owner(beside.inode)
-        who = process.describe(pid, uid=beside.uid) if pid else f"a process of uid {beside.uid}"
+        pid, who = process.describe_socket(beside.inode, uid=beside.uid)
         address = url(beside.host, beside.port)
-        self._known[beside.inode] = address, str(who)
+        self._known[beside.inode] = address, who
         self._journal.write(
             Event.NEIGHBOUR,
             f"another program listens on our port number, on {address}: {who}",

@@ -205,6 +205,18 @@ def socket_owner(inode: int, *, proc: str = PROC) -> int | None:
     return keeper
 
 
+def describe_socket(inode: int, *, uid: int, proc: str = PROC) -> tuple[int | None, str]:
+    """
+    Say whose a socket is, and its pid: what ``describe`` says, or that it is out of our sight.
+
+    Args:
+        inode: The socket's.
+        uid: Whose it is by the kernel's table of sockets, which hides that from nobody.
+    """
+    pid = socket_owner(inode, proc=proc)
+    return pid, str(describe(pid, uid=uid, proc=proc)) if pid else f"a process of uid {uid}"
+
+
 def is_service_manager(pid: int, *, proc: str = PROC) -> bool:
     """Say whether a process is systemd, the system's or a user's, by its name. proc_pid_comm(5)."""
     return _read(f"{proc}/{pid}/comm") == b"systemd\n"
