@@ -18,7 +18,7 @@ from openclaw_gateway.settings.load import Settings
 from openclaw_gateway.settings.model import Cluster
 
 
-class Standing(lifecycle.Service, Protocol):
+class RoleAware(lifecycle.Service, Protocol):
     """A service that serves by the role which it is given."""
 
     def stand(self, role: Role, fence: Callable[[], bool], lease: Callable[[], Lease]) -> None:
@@ -35,7 +35,7 @@ class Clustered:
     """
 
     def __init__(
-        self, own: Standing, cluster: Cluster, settings: Settings, life: lifecycle.Life
+        self, own: RoleAware, cluster: Cluster, settings: Settings, life: lifecycle.Life
     ) -> None:
         """
         Set up as a standby that knows nothing yet, and ask nobody.

@@ -9,11 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from openclaw_gateway.guard.rule import Phase
-from openclaw_gateway.guard.textfile import ENDED, SILENT, STANDBY, Seen, exposition
+from openclaw_gateway.guard.textfile import ENDED, SILENT, STANDBY, Snapshot, exposition
 from openclaw_gateway.protocol.role import Lease, Role
 
 MANUAL = Path(__file__).parents[2] / "packaging/man/openclaw-guard.8"
-SEEN = Seen(
+SEEN = Snapshot(
     port=18789, phase=Phase.READY, is_well=True, looks={SILENT: 2, "healthy": 3}, written_at_s=100.5,
     child_started_s=90.25, pinged_at_s=95.0, watchdog_s=180.0,
     role=Role("home", True, "a", "wss://a", 42, 7, "active (token 42)"),
@@ -21,7 +21,7 @@ SEEN = Seen(
 )  # fmt: skip
 
 
-def read(seen: Seen) -> dict[str, float]:
+def read(seen: Snapshot) -> dict[str, float]:
     """Return every sample by name and labels but the port's, and check that all have that."""
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(exposition(seen)):
@@ -73,7 +73,7 @@ def test_ready_is_ready_and_well(phase: str, is_well: bool, ready: int, degraded
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    bare = Seen(18789, Phase.STARTING, False, {}, 1.0, None, None, None)
+    bare = Snapshot(18789, Phase.STARTING, False, {}, 1.0, None, None, None)
     assert not [name for name in read(bare) if re.search("child|watchdog|cluster|active", name)]
 
 

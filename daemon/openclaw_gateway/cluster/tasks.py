@@ -136,6 +136,5 @@ async def _answer(keeper: Keeper, asked: Ask) -> tuple[Answer, str]:
     finally:
         done.cancel()
     keeper.etcd = etcd.anew()
-    return unanswered(
-        sent_s
-    ), f"a request to etcd has hung for {keeper.terms.retry_s * _PATIENCE:g} s"
+    problem = f"a request to etcd has hung for {keeper.terms.retry_s * _PATIENCE:g} s"
+    return unanswered(sent_s), problem

@@ -54,7 +54,7 @@ _UNWRITABLE = frozenset(
 """open(2), write(2), rename(2): what a place says that takes no file, now or ever."""
 
 
-class Seen(NamedTuple):
+class Snapshot(NamedTuple):
     """
     What a guard knows at one moment.
 
@@ -87,7 +87,7 @@ _Metric = tuple[str, str, str, Mapping[str, float]]
 """Name, type, help, and values by what stands in the braces beside the port."""
 
 
-def exposition(seen: Seen) -> str:
+def exposition(snapshot: Snapshot) -> str:
     """
     Return it in Prometheus' text format 0.0.4.
 
@@ -95,43 +95,43 @@ def exposition(seen: Seen) -> str:
     refuses all of them if two have the same series.
     """
     lines: list[str] = []
-    for name, kind, text, values in _metrics(seen):
+    for name, kind, text, values in _metrics(snapshot):
         full = f"openclaw_guard_{name}"
         lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}"]
         for label, value in values.items():
-            lines.append(f'{full}{{port="{seen.port}"{label}}} {value!r}')
+            lines.append(f'{full}{{port="{snapshot.port}"{label}}} {value!r}')
     return "\n".join([*lines, ""])
 
 
-def _metrics(seen: Seen) -> Iterator[_Metric]:
-    is_ready = seen.phase == Phase.READY
+def _metrics(snapshot: Snapshot) -> Iterator[_Metric]:
+    is_ready = snapshot.phase == Phase.READY
     yield _gauge("build_info", "Version of the guard; always 1.", 1, _label("version", __version__))
-    phases = {_label("phase", phase): int(phase == seen.phase) for phase in _PHASES}
+    phases = {_label("phase", phase): int(phase == snapshot.phase) for phase in _PHASES}
     text = "Whether this is the phase of the guarded program; one of them is 1."
     yield "phase", "gauge", text, phases
     text = "Whether the program is ready, and was well at the last look."
-    yield _gauge("ready", text, int(is_ready and seen.is_well))
+    yield _gauge("ready", text, int(is_ready and snapshot.is_well))
     text = "Whether the program is ready, and was not well at the last look."
-    yield _gauge("degraded", text, int(is_ready and not seen.is_well))
-    found = {_label("found", name): seen.looks.get(name, 0) for name in _FINDINGS}
+    yield _gauge("degraded", text, int(is_ready and not snapshot.is_well))
+    found = {_label("found", name): snapshot.looks.get(name, 0) for name in _FINDINGS}
     text = "Looks at the program since the guard was started, by what was found."
     yield "looks_total", "counter", text, found
     text = "When the guard wrote this, Unix time; it does so once a minute at least."
-    yield _gauge("written_timestamp_seconds", text, seen.written_at_s)
-    if seen.child_started_s is not None:
+    yield _gauge("written_timestamp_seconds", text, snapshot.written_at_s)
+    if snapshot.child_started_s is not None:
         text = "When the program was started, Unix time."
-        yield _gauge("child_start_time_seconds", text, seen.child_started_s)
-    if seen.watchdog_s is not None:
+        yield _gauge("child_start_time_seconds", text, snapshot.child_started_s)
+    if snapshot.watchdog_s is not None:
         text = "Seconds within which systemd wants a ping."
-        yield _gauge("watchdog_interval_seconds", text, seen.watchdog_s)
-    if seen.pinged_at_s is not None:
+        yield _gauge("watchdog_interval_seconds", text, snapshot.watchdog_s)
+    if snapshot.pinged_at_s is not None:
         text = "When systemd took the last ping, Unix time."
-        yield _gauge("watchdog_last_ping_timestamp_seconds", text, seen.pinged_at_s)
-    yield from _of_cluster(seen)
+        yield _gauge("watchdog_last_ping_timestamp_seconds", text, snapshot.pinged_at_s)
+    yield from _of_cluster(snapshot)
 
 
-def _of_cluster(seen: Seen) -> Iterator[_Metric]:
-    role, lease = seen.role, seen.lease
+def _of_cluster(snapshot: Snapshot) -> Iterator[_Metric]:
+    role, lease = snapshot.role, snapshot.lease
     if role is None:
         return
     text = "Whether the program may run here: 1 on one host of a cluster at a time."
@@ -178,7 +178,16 @@ class Textfile:
         self._path, self._vitals, self._journal = path, vitals, journal
         self._told = self._written = False
         self._looks: Counter[str] = Counter()
-        self._seen = Seen(port, Phase.STARTING, False, self._looks, 0.0, None, None, None)
+        self._snapshot = Snapshot(
+            port,
+            Phase.STARTING,
+            is_well=False,
+            looks=self._looks,
+            written_at_s=0.0,
+            child_started_s=None,
+            pinged_at_s=None,
+            watchdog_s=None,
+        )
         self.lease: Callable[[], Lease | None] = lambda: None
 
     @contextmanager
@@ -200,8 +209,8 @@ class Textfile:
 
     def shows(self, role: Role) -> None:
         """Show the host's part in its cluster; a standby has no program."""
-        phase = self._seen.phase if role.active else STANDBY
-        if self._seen.phase == STANDBY and role.active:
+        phase = self._snapshot.phase if role.active else STANDBY
+        if self._snapshot.phase == STANDBY and role.active:
             phase = Phase.STARTING
         self._change(role=role, phase=phase)
 
@@ -216,18 +225,18 @@ class Textfile:
     def looked(self, look: Look, *, is_well: bool) -> None:
         """Count a look at the program."""
         self._looks[look.health.name.lower() if look.health is not None else SILENT] += 1
-        if is_well != self._seen.is_well:
+        if is_well != self._snapshot.is_well:
             self._change(is_well=is_well)
         else:
             self.refresh()
 
     def refresh(self) -> None:
         """Write once more if the last time is a while ago."""
-        if not 0 <= time.time() - self._seen.written_at_s < _FRESH_S:
+        if not 0 <= time.time() - self._snapshot.written_at_s < _FRESH_S:
             self._change()
 
     def _change(self, **fields: Any) -> None:
-        self._seen = self._seen._replace(
+        self._snapshot = self._snapshot._replace(
             written_at_s=time.time(),
             pinged_at_s=self._vitals.pinged_at_s,
             watchdog_s=self._vitals.watchdog_s,
@@ -238,7 +247,7 @@ class Textfile:
             return
         try:
             with open(f"{self._path}.new", "w", encoding="utf-8") as file:
-                file.write(exposition(self._seen))
+                file.write(exposition(self._snapshot))
             # In one step: node_exporter may read at any moment.
             os.replace(f"{self._path}.new", self._path)
             self._written = True

@@ -39,10 +39,8 @@ def is_restart(unit: str, *, of_user: bool, timeout_s: float) -> bool:
             errors="replace",
             timeout=timeout_s,
         )
-    except (
-        OSError,
-        subprocess.TimeoutExpired,
-    ):  # no such program, no room for a process, no answer
+    except (OSError, subprocess.TimeoutExpired):
+        # No such program, no room for a process, no answer: nobody could be asked.
         return False
     return said.returncode == 0 and job_type(said.stdout, unit) in _RESTARTS
 
