@@ -13,19 +13,38 @@ import pytest
 from machine import Machine, booted_with_package
 from xdist.scheduler import LoadScopeScheduling
 
+from faults.extent import extent
 from testbed import package, roots
 from testbed.package import Built
 from testbed.sandbox import TestbedError, require_host
 
 _LONGEST = (
-    "test_apt",
-    "test_duplicates",
-    "test_admin",
     "test_debian_versions",
     "test_autopkgtest",
+    "test_kept_listener",
+    "test_apt",
+    "test_admin",
+    "test_guard_node",
+    "test_guard",
     "test_lifecycle",
+    "test_findings",
 )
 """Modules that begin first, or the others would have to wait for them at the end."""
+
+_ON_ONE_RELEASE = {
+    "test_call": "trixie",
+    "test_cluster": "trixie",
+    "test_example_of_the_manual_works": "bookworm",
+    "test_findings": "bookworm",
+    "test_guard": "trixie",
+    "test_page_of_service": "bookworm",
+    "test_watched": "trixie",
+}
+"""
+Modules, and tests, of which a sample has one release: what they try differs little from one to the other.
+
+Each release has its share. ``SYSTEM_FULL=1``, as ``make system`` sets it, has them on both.
+"""
 
 
 class _ByMachine(LoadScopeScheduling):
@@ -40,9 +59,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
     return _ByMachine(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [] if extent("SYSTEM_FULL", 0, 1) else list(filter(_is_on_the_other, items))
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     ranks = {name: rank for rank, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
+def _is_on_the_other(item: pytest.Item) -> bool:
+    """Whether a sample has this test on the other release only."""
+    function = item.name.partition("[")[0]
+    only = _ON_ONE_RELEASE.get(item.path.stem) or _ON_ONE_RELEASE.get(function)
+    return only is not None and only not in item.name
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

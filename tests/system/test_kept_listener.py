@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from machine import LIVE, PORT, SERVICE, Machine, Unit
 
+from faults.extent import extent
+
 Record = Callable[[str, object], None]
 
-RESTARTS = 20
-CRASHES = 5
+RESTARTS = extent("RESTARTS", 6, 20)
+CRASHES = extent("CRASHES", 2, 5)
 
 _MUCH_LATER = "[Service]\nRestartSec=1h\nRestartMaxDelaySec=2h\n"
 """A restart that does not come while a test looks; systemd 252 does not know the second line, and says so."""
