@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_gateway.cluster.record import MAX_RECORD_BYTES, Record, encode, parse
+from openclaw_gateway.cluster.record import Record, encode, parse
+from openclaw_gateway.protocol.fields import MAX_RECORD_BYTES
 
 RECORD = Record("h" * 32, "o", "ws://gw-a:18789", "gw-a", 15000, 7, 1_700_000_000_000)
 

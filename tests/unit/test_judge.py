@@ -27,6 +27,7 @@ _OURS = {
     "openclaw_gateway.host.address",
     "openclaw_gateway.host.process",
     "openclaw_gateway.protocol",
+    "openclaw_gateway.protocol.fields",
     "openclaw_gateway.protocol.role",
     "openclaw_gateway.supervisor",
     "openclaw_gateway.supervisor.events",

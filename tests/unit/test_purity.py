@@ -22,6 +22,7 @@ PURE: dict[str, set[str]] = {
     "supervisor.events": set(),
     "protocol.calls": _FRAMES,
     "protocol.frames": {"protocol.schema"},
+    "protocol.fields": set(),
     "protocol.role": set(),
     "protocol.schema": set(),
     "protocol.scopes": set(),
@@ -31,9 +32,9 @@ PURE: dict[str, set[str]] = {
     "client.answer": {"protocol.role"},
     "claim.decision": {"client.answer", "protocol.role"} | _ERRORS,
     # For a type: what stands in /proc/<pid>/stat. It opens nothing until it is asked.
-    "claim.record": {"host.process"},
-    "cluster.record": set(),
-    "cluster.rule": {"cluster.record"},
+    "claim.record": {"host.process", "protocol.fields"},
+    "cluster.record": {"protocol.fields"},
+    "cluster.rule": {"cluster.record", "protocol.fields"},
     "guard.rule": {"client.answer", "protocol.role"} | _ERRORS,
     "server.access": set(),
     "server.message": set(),
@@ -42,6 +43,7 @@ PURE: dict[str, set[str]] = {
     "server.redaction": set(),
     "server.snapshot": {
         "server.tally",
+        "protocol.fields",
         "protocol.role",
         "claim.record",
         "host.process",
@@ -50,7 +52,13 @@ PURE: dict[str, set[str]] = {
     | _FRAMES,
     "server.tally": {"protocol.calls"} | _FRAMES,
     "supervisor.vitals": set(),
-    "server.standing": {"claim.record", "host.process", "protocol.role", "server.message"},
+    "server.standing": {
+        "claim.record",
+        "host.process",
+        "protocol.fields",
+        "protocol.role",
+        "server.message",
+    },
 }
 """Each pure module, and what of ours it may load beside the packages that it stands in."""
 

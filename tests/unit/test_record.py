@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from openclaw_gateway.claim.record import (
     MAX_PID,
-    MAX_RECORD_BYTES,
     RECORD_BLOCK_BYTES,
     LockRecord,
     Phase,
@@ -19,6 +18,7 @@ from openclaw_gateway.claim.record import (
     parse,
 )
 from openclaw_gateway.host.process import ProcessFacts
+from openclaw_gateway.protocol.fields import MAX_RECORD_BYTES
 
 OURS = LockRecord(
     pid=812,

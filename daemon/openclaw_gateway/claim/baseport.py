@@ -19,10 +19,11 @@ from typing import NamedTuple
 
 from openclaw_gateway.claim.decision import Obstacle
 from openclaw_gateway.claim.lockfile import Contended
-from openclaw_gateway.claim.record import MAX_RECORD_BYTES, LockRecord, encode, parse
+from openclaw_gateway.claim.record import LockRecord, encode, parse
 from openclaw_gateway.errors import BindError
 from openclaw_gateway.host.address import url
 from openclaw_gateway.host.process import PROC
+from openclaw_gateway.protocol.fields import MAX_RECORD_BYTES
 
 _ANSWER_TIMEOUT_S = 0.2
 _BACKLOG = 1024

@@ -17,7 +17,6 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from openclaw_gateway.claim.decision import Obstacle
 from openclaw_gateway.claim.record import (
-    MAX_RECORD_BYTES,
     LockRecord,
     believable,
     encode,
@@ -25,6 +24,7 @@ from openclaw_gateway.claim.record import (
 )
 from openclaw_gateway.errors import StorageError
 from openclaw_gateway.host import process
+from openclaw_gateway.protocol.fields import MAX_RECORD_BYTES
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # O_NONBLOCK: a FIFO in the file's place must not hang us. No O_TRUNC: a loser must not erase the

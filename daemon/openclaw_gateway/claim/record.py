@@ -1,4 +1,4 @@
-"""Lock records and verdicts, pure: a record and facts in, what to do about them out.
+"""Lock records, pure: how they are written and read, and when one is to be believed.
 
 The kernel's lock is the truth and the record a diagnosis. Nothing here can hand over a lock that is
 held; it only says how long to wait for it, and whether a record that nobody locks deserves respect.
@@ -6,17 +6,14 @@ held; it only says how long to wait for it, and whether a record that nobody loc
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import NamedTuple
 
 from openclaw_gateway.host.process import ProcessFacts
+from openclaw_gateway.protocol import fields
 
 RECORD_BLOCK_BYTES = 4096
 """Records are padded to a multiple of this, so that every rewrite is one write of one length."""
-
-MAX_RECORD_BYTES = 65536
-"""A longer file is no lock record."""
 
 MAX_PID = 2**31 - 1
 
@@ -97,8 +94,7 @@ def encode(record: LockRecord) -> bytes:
     A record of one owner keeps its length through all its phases: a rewrite is one ``pwrite`` of as
     many bytes as before, which no reader sees half done and no full disk can stop.
     """
-    fields = {key: getattr(record, field) for key, field in _KEYS.items()}
-    text = json.dumps({key: value for key, value in fields.items() if value is not None})
+    text = fields.write(record, _KEYS)
     longest = max(len(phase) for phase in Phase)
     needed = len(text) - len(record.phase or "") + longest + 1
     length = -(-needed // RECORD_BLOCK_BYTES) * RECORD_BLOCK_BYTES
@@ -109,29 +105,19 @@ def parse(data: bytes) -> LockRecord | None:
     """
     Read a lock record that anyone may have written; ``None`` if it is not one.
 
-    Never raises. Keys that we don't know are passed over, keys of the wrong type are dropped, and
-    without a sane pid (1 to 2**31-1: 0 and -1 name process groups) there is no record.
+    Never raises; see ``fields.read``. Without a sane pid (1 to 2**31-1: 0 and -1 name process
+    groups) there is no record.
     """
-    if len(data) > MAX_RECORD_BYTES:
+    found = fields.read(data, _KEYS, numbers=_NUMBERS)
+    if found is None:
         return None
-    try:
-        raw = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(raw, dict):
-        return None
-    fields: dict[str, object] = {}
-    for key, field in _KEYS.items():
-        value = raw.get(key)
-        if type(value) is (int if field in _NUMBERS else str):
-            fields[field] = value
-    pid, port, phase = fields.get("pid"), fields.get("port"), fields.get("phase")
+    pid, port, phase = found.get("pid"), found.get("port"), found.get("phase")
     if not isinstance(pid, int) or not 0 < pid <= MAX_PID:
         return None
     if not isinstance(port, int) or not 0 < port < 65536:
-        fields.pop("port", None)
-    fields["phase"] = Phase(phase) if isinstance(phase, str) and phase in set(Phase) else None
-    return LockRecord(**fields)  # type: ignore[arg-type]
+        found.pop("port", None)
+    found["phase"] = Phase(phase) if isinstance(phase, str) and phase in set(Phase) else None
+    return LockRecord(**found)  # type: ignore[arg-type]
 
 
 def believable(record: LockRecord | None, owner: ProcessFacts | None, *, own_pid: int) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
-MAX_RECORD_BYTES = 65536
-"""A longer value is no record of ours."""
+from openclaw_gateway.protocol import fields
 
 _MAX_LEASE_MS = 24 * 3600 * 1000
 
@@ -57,34 +55,21 @@ _NUMBERS = {"lease_ms", "seq", "since_ms"}
 
 def encode(record: Record) -> bytes:
     """Return the record as JSON; what is ``None`` is left out."""
-    fields = {key: getattr(record, field) for key, field in _KEYS.items()}
-    return json.dumps({key: value for key, value in fields.items() if value is not None}).encode()
+    return fields.write(record, _KEYS).encode("ascii")
 
 
 def parse(value: bytes) -> Record | None:
     """
     Read a record that any release of ours may have written; ``None`` if it is not one.
 
-    Never raises. Unknown keys are passed over, optional ones of a wrong type are dropped. What is no record still
-    counts as held: who finds it waits for its own lease, as for any record that nobody renews.
+    Never raises; see ``fields.read``. What is no record still counts as held: who finds it waits for its own
+    lease, as for any record that nobody renews.
     """
-    if len(value) > MAX_RECORD_BYTES:
+    found = fields.read(value, _KEYS, numbers=_NUMBERS)
+    if found is None or "holder" not in found or "owner_id" not in found:
         return None
-    try:
-        raw = json.loads(value.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(raw, dict):
-        return None
-    fields: dict[str, object] = {}
-    for key, field in _KEYS.items():
-        found = raw.get(key)
-        if type(found) is (int if field in _NUMBERS else str):
-            fields[field] = found
-    if "holder" not in fields or "owner_id" not in fields:
-        return None
-    lease_ms = fields.get("lease_ms", 0)
+    lease_ms = found.get("lease_ms", 0)
     # An absurd lease would keep everybody out for ever: our own counts instead.
     if not isinstance(lease_ms, int) or not 0 <= lease_ms <= _MAX_LEASE_MS:
-        del fields["lease_ms"]
-    return Record(**fields)  # type: ignore[arg-type]
+        del found["lease_ms"]
+    return Record(**found)  # type: ignore[arg-type]
