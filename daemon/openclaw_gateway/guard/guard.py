@@ -87,10 +87,11 @@ def run(
         _textfile(options, settings, life) as textfile,
         turn.taken(settings.cluster, held, life, textfile) as keeper,
     ):
-        ended = _watch(settings, held, life, environ, options, keeper=keeper, textfile=textfile)
+        guard = _Guard(settings, held, life, options)
+        ended = guard.watch(environ, keeper=keeper, textfile=textfile)
         if keeper is not None and (lost := keeper.error()) is not None:
             raise lost
-        _conclude(ended, settings, held, life, options)
+        guard.conclude(ended)
     return life.exit_code
 
 
@@ -104,130 +105,123 @@ def _textfile(options: Options, settings: Settings, life: lifecycle.Life) -> Ite
         yield textfile
 
 
-def _start(
-    settings: Settings,
-    held: Claim,
-    life: lifecycle.Life,
-    environ: Mapping[str, str],
-    command: Sequence[str],
-    *,
-    fencing_token: int | None,
-) -> Child:
-    """Start the child, and let the log and whoever asks for the port's holder know of it."""
-    child = Child(
-        command,
-        environment(
-            environ,
-            port=settings.port,
-            state_dir=held.state.path,
-            config_path=settings.config_path,
-            unit=held.record.unit,
-            fencing_token=fencing_token,
-        ),
-    )
-    # Its arguments are left out: a person may have written a secret there.
-    life.journal.write(
-        Event.CHILD_STARTED,
-        f"started pid {child.pid} ({_name(command)}), which is to serve port {settings.port}",
-        CHILD_PID=child.pid,
-        PORT=settings.port,
-        STATE_DIR=held.state.path,
-    )
-    held.record = held.record._replace(child_pid=child.pid)
-    return child
+class _Guard:
+    """A claim, and the one program that is started behind it."""
 
+    def __init__(
+        self, settings: Settings, held: Claim, life: lifecycle.Life, options: Options
+    ) -> None:
+        self._settings, self._held, self._life, self._options = settings, held, life, options
+        openclaw = ("openclaw", "gateway", "run", "--port", str(settings.port))
+        self._command = options.command or openclaw
+        self._name = os.path.basename(self._command[0])
 
-def _name(command: Sequence[str]) -> str:
-    return os.path.basename(command[0])
+    def watch(
+        self, environ: Mapping[str, str], *, keeper: Keeper | None, textfile: Textfile
+    ) -> Ended:
+        """Start the program, and see it to its end."""
+        settings, options, life = self._settings, self._options, self._life
+        child = self._start(environ, fencing_token=keeper.token if keeper is not None else None)
+        textfile.started()
 
+        def on_phase(phase: Phase, after_s: float) -> None:
+            self._held.publish(_RECORD_PHASE[phase])
+            textfile.entered(phase)
+            if phase is Phase.READY:
+                self._tell_ready(child, after_s)
 
-def _watch(
-    settings: Settings,
-    held: Claim,
-    life: lifecycle.Life,
-    environ: Mapping[str, str],
-    options: Options,
-    *,
-    keeper: Keeper | None,
-    textfile: Textfile,
-) -> Ended:
-    """Start the child, and see it to its end."""
-    port = settings.port
-    command = options.command or ("openclaw", "gateway", "run", "--port", str(port))
-    token = keeper.token if keeper is not None else None
-    child = _start(settings, held, life, environ, command, fencing_token=token)
-    textfile.started()
-
-    def on_phase(phase: Phase, after_s: float) -> None:
-        held.publish(_RECORD_PHASE[phase])
-        textfile.entered(phase)
-        if phase is Phase.READY:
-            life.journal.write(
-                Event.CHILD_READY,
-                f"pid {child.pid} ({_name(command)}) is ready on {url('127.0.0.1', port)} "
-                f"after {after_s:.2f} s, state directory {held.state.path}",
-                PORT=port,
-                STATE_DIR=held.state.path,
-                CONFIG_PATH=settings.config_path,
-                CHILD_PID=child.pid,
-            )
-
-    watch = Watch(
-        child,
-        Expectation(
-            port, options.health, options.startup, options.ready_timeout_s, options.stop_signal
-        ),
-        life.supervisor,
-        life.journal,
-        name=_name(command),
-        on_phase=on_phase,
-        hold=held.base_port,
-        answer=held.answer,
-        keeper=keeper,
-        textfile=textfile,
-    )
-    try:
-        return watch.until_end()
-    except BaseException:
-        child.stop()
-        raise
-
-
-def _conclude(
-    ended: Ended,
-    settings: Settings,
-    held: Claim,
-    life: lifecycle.Life,
-    options: Options,
-) -> None:
-    """
-    End as the child did.
-
-    Raises:
-        GatewayLockError: It left for somebody else.
-        ChildEndedError: It ended otherwise than by a stop that was asked for.
-    """
-    start = claims.begin(settings, held, life.supervisor, life.journal, pause=life.pause)
-    contended = claims.node_lock(start) is not None or bool(listening(settings.port))
-    ending = after_exit(
-        ended.phase,
-        ended.exit,
-        stop_signal=options.stop_signal,
-        gave_up=ended.gave_up,
-        contended=contended,
-    )
-    if ending is None:
-        claims.no_node(start)
-        nobody_listens(start)
-        gone = "exited with 78 for a gateway that has gone since"
-        ending = Ending(ExitCode.TEMPORARY, gone)
-    stopped = ended.phase is Phase.STOPPING and ending.exit_code == ExitCode.OK
-    if not stopped:
-        raise ChildEndedError(
-            ending.exit_code, ending.reason, hint=_hint(ended, ending, settings.port)
+        watch = Watch(
+            child,
+            Expectation(
+                settings.port,
+                options.health,
+                options.startup,
+                options.ready_timeout_s,
+                options.stop_signal,
+            ),
+            life.supervisor,
+            life.journal,
+            name=self._name,
+            on_phase=on_phase,
+            hold=self._held.base_port,
+            answer=self._held.answer,
+            keeper=keeper,
+            textfile=textfile,
         )
-    if ended.stopped_by is not None:
-        life.exit_code = signals.status(ended.stopped_by)
+        try:
+            return watch.until_end()
+        except BaseException:
+            child.stop()
+            raise
+
+    def _start(self, environ: Mapping[str, str], *, fencing_token: int | None) -> Child:
+        """Start the child, and let the log and whoever asks for the port's holder know of it."""
+        settings, held = self._settings, self._held
+        child = Child(
+            self._command,
+            environment(
+                environ,
+                port=settings.port,
+                state_dir=held.state.path,
+                config_path=settings.config_path,
+                unit=held.record.unit,
+                fencing_token=fencing_token,
+            ),
+        )
+        # Its arguments are left out: a person may have written a secret there.
+        self._life.journal.write(
+            Event.CHILD_STARTED,
+            f"started pid {child.pid} ({self._name}), which is to serve port {settings.port}",
+            CHILD_PID=child.pid,
+            PORT=settings.port,
+            STATE_DIR=held.state.path,
+        )
+        held.record = held.record._replace(child_pid=child.pid)
+        return child
+
+    def _tell_ready(self, child: Child, after_s: float) -> None:
+        port, state_dir = self._settings.port, self._held.state.path
+        self._life.journal.write(
+            Event.CHILD_READY,
+            f"pid {child.pid} ({self._name}) is ready on {url('127.0.0.1', port)} "
+            f"after {after_s:.2f} s, state directory {state_dir}",
+            PORT=port,
+            STATE_DIR=state_dir,
+            CONFIG_PATH=self._settings.config_path,
+            CHILD_PID=child.pid,
+        )
+
+    def conclude(self, ended: Ended) -> None:
+        """
+        End as the child did.
+
+        Raises:
+            GatewayLockError: It left for somebody else.
+            ChildEndedError: It ended otherwise than by a stop that was asked for.
+        """
+        port, life = self._settings.port, self._life
+        start = claims.begin(
+            self._settings, self._held, life.supervisor, life.journal, pause=life.pause
+        )
+        contended = claims.node_lock(start) is not None or bool(listening(port))
+        ending = after_exit(
+            ended.phase,
+            ended.exit,
+            stop_signal=self._options.stop_signal,
+            gave_up=ended.gave_up,
+            contended=contended,
+        )
+        if ending is None:
+            # Each of these leaves as any start does that finds somebody in its way, or waits for them to go.
+            claims.no_node(start)
+            nobody_listens(start)
+            gone = "exited with 78 for a gateway that has gone since"
+            ending = Ending(ExitCode.TEMPORARY, gone)
+        stopped = ended.phase is Phase.STOPPING and ending.exit_code == ExitCode.OK
+        if not stopped:
+            raise ChildEndedError(ending.exit_code, ending.reason, hint=_hint(ended, ending, port))
+        if ended.stopped_by is not None:
+            life.exit_code = signals.status(ended.stopped_by)
 
 
 def _hint(ended: Ended, ending: Ending, port: int) -> str:
