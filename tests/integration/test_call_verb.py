@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,12 +13,14 @@ import pytest
 
 from conftest import CAP_S, TOKEN, Start, clean_environ
 
+NOBODY = 65534
+
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def call(port: int, state_dir: Path) -> Call:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
         environ = clean_environ(OPENCLAW_GATEWAY_PORT=str(port), OPENCLAW_STATE_DIR=str(state_dir))
         return subprocess.run(
             [sys.executable, "-m", "openclaw_gateway", "call", *arguments],
@@ -26,6 +29,8 @@ def call(port: int, state_dir: Path) -> Call:
             capture_output=True,
             text=True,
             timeout=CAP_S,
+            user=user,
+            cwd="/",
         )
 
     return run
@@ -66,6 +71,16 @@ def test_wrong_token_is_told_with_the_way_out(start: Start, call: Call, tmp_path
     done = call("health", "--token-file", str(tmp_path / "token"))
     assert done.returncode == 1
     assert "gateway token mismatch" in done.stderr and "hint: give the gateway's" in done.stderr
+
+
+def test_forbidden_token_is_named_with_the_way_out(call: Call, state_dir: Path) -> None:
+    state_dir.mkdir()
+    (state_dir / "gateway.token").write_text("kept")
+    (state_dir / "gateway.token").chmod(0)
+    done = call("health", user=NOBODY if os.geteuid() == 0 else None)
+    assert done.returncode == 1
+    assert f"its token is in {state_dir}/gateway.token, which you may not read" in done.stderr
+    assert "hint: call it with sudo, or give the token with --token-file" in done.stderr
 
 
 def test_gateway_that_is_not_there_is_told_by_its_address(call: Call, port: int) -> None:

@@ -209,39 +209,31 @@ def test_supervisor_takes_its_variables_out_of_the_environment(notify: NotifySoc
     assert environ == {"X": "y"}
 
 
-def speaking_to(monkeypatch: pytest.MonkeyPatch, address: str) -> Supervisor:
-    # sdnotify reads the process's own environment.
-    monkeypatch.setenv("NOTIFY_SOCKET", address)
-    return Supervisor(os.environ)
+def speaking_to(address: str) -> Supervisor:
+    return Supervisor({"NOTIFY_SOCKET": address})
 
 
-def test_status_survives_any_alphabet_and_injects_no_fields(
-    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    speaking_to(monkeypatch, notify.path).status("läuft ✓\nREADY=1\n  ok")
+def test_status_survives_any_alphabet_and_injects_no_fields(notify: NotifySocket) -> None:
+    speaking_to(notify.path).status("läuft ✓\nREADY=1\n  ok")
     assert notify.wait_for("STATUS=") == "STATUS=läuft ✓ READY=1 ok"
 
 
-def test_same_status_is_sent_once(notify: NotifySocket, monkeypatch: pytest.MonkeyPatch) -> None:
-    supervisor = speaking_to(monkeypatch, notify.path)
+def test_same_status_is_sent_once(notify: NotifySocket) -> None:
+    supervisor = speaking_to(notify.path)
     for _ in range(3):
         supervisor.status("same")
     assert notify.drain() == ["STATUS=same"]
 
 
-def test_full_socket_neither_blocks_nor_raises(
-    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor = speaking_to(monkeypatch, notify.path)
+def test_full_socket_neither_blocks_nor_raises(notify: NotifySocket) -> None:
+    supervisor = speaking_to(notify.path)
     for number in range(5000):
         supervisor.status(f"{number}")
     assert 0 < len(notify.drain()) < 5000
 
 
-def test_what_matters_is_repeated_until_it_is_taken_and_in_order(
-    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor = speaking_to(monkeypatch, notify.path)
+def test_what_matters_is_repeated_until_it_is_taken_and_in_order(notify: NotifySocket) -> None:
+    supervisor = speaking_to(notify.path)
     with notify.crowded():
         supervisor.ready("one")
         supervisor.reloading()
@@ -254,10 +246,8 @@ def test_what_matters_is_repeated_until_it_is_taken_and_in_order(
     assert notify.wait_for("STATUS=") == "STATUS=heard"
 
 
-def test_what_is_no_longer_true_is_not_repeated(
-    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor = speaking_to(monkeypatch, notify.path)
+def test_what_is_no_longer_true_is_not_repeated(notify: NotifySocket) -> None:
+    supervisor = speaking_to(notify.path)
     with notify.crowded():
         supervisor.ready("one")
         supervisor.stopping("bye")
@@ -273,15 +263,13 @@ def test_gateway_that_met_a_full_queue_becomes_ready(start: Start, notify: Notif
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_socket_that_is_made_anew_is_spoken_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_socket_that_is_made_anew_is_spoken_to(tmp_path: Path, kind: str) -> None:
     name = f"openclaw-gateway-test-{os.getpid()}"
     path = tmp_path / "notify"
     bound, address = (str(path), str(path)) if kind == "path" else (f"\0{name}", f"@{name}")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:
         first.bind(bound)
-        supervisor = speaking_to(monkeypatch, address)
+        supervisor = speaking_to(address)
     supervisor.ready("nobody there")
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as second:
@@ -312,17 +300,15 @@ def test_repetition_has_an_end() -> None:
 
 
 @pytest.mark.parametrize("address", ["/does/not/exist", "@openclaw-gateway-test-nobody", ""])
-def test_missing_socket_neither_blocks_nor_raises(
-    monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
-    speaking_to(monkeypatch, address).ready("x")
+def test_missing_socket_neither_blocks_nor_raises(address: str) -> None:
+    speaking_to(address).ready("x")
 
 
-def test_abstract_socket_is_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_abstract_socket_is_spoken_to() -> None:
     name = f"openclaw-gateway-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0{name}")
-        speaking_to(monkeypatch, f"@{name}").ping()
+        speaking_to(f"@{name}").ping()
         assert listening.recv(100) == b"WATCHDOG=1"
 
 
