@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import http.client
+import ipaddress
 import json
 import os
 import re
@@ -219,6 +221,63 @@ def authenticate(node: Node) -> str:
     node.ask("/v3/auth/enable", {})
     said = node.ask("/v3/auth/authenticate", {"name": "root", "password": "of-root"})
     return str(said["token"])
+
+
+def certificates(folder: Path) -> dict[str, str]:
+    """
+    Make an authority and certificates of 127.0.0.1: a server's, and a client's without a common name and with one.
+
+    Returns:
+        The path of each, by ``ca``, ``server``, ``client`` and ``named``; those of their keys by ``server-key`` and so on.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    now = datetime.datetime.now(datetime.UTC)
+    authority = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
+    named = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "someone")])
+    subjects = {"ca": authority, "named": named}
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    paths = {}
+    for name in ("ca", "server", "client", "named"):
+        key = authority_key if name == "ca" else ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subjects.get(name, x509.Name([])))
+            .issuer_name(authority)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(name == "ca", None), critical=True)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+                critical=False,
+            )
+            .sign(authority_key, hashes.SHA256())
+        )
+        pem, private = folder / f"{name}.pem", folder / f"{name}.key"
+        pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        private.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        private.chmod(0o600)
+        paths |= {name: str(pem), f"{name}-key": str(private)}
+    return paths
+
+
+def speaking_tls(paths: dict[str, str]) -> dict[str, Any]:
+    """Return what ``running`` is given for nodes that speak TLS, and only to who has a certificate of the authority's."""
+    context = ssl.create_default_context(cafile=paths["ca"])
+    context.load_cert_chain(paths["client"], paths["client-key"])
+    options = ("--cert-file", paths["server"], "--key-file", paths["server-key"])
+    options += ("--trusted-ca-file", paths["ca"], "--client-cert-auth")
+    return {"tls": context, "options": options}
 
 
 @contextmanager

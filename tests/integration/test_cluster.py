@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import signal
-import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -188,54 +185,9 @@ def test_a_stop_gives_back_what_was_taken_without_an_answer(
     assert seen.record.holder == ""
 
 
-def certificates(folder: Path) -> dict[str, str]:
-    """Make an authority, and certificates of 127.0.0.1 and of a client without a common name; return their paths."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    now = datetime.datetime.now(datetime.UTC)
-    authority = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    paths = {}
-    for name in ("ca", "server", "client"):
-        key = authority_key if name == "ca" else ec.generate_private_key(ec.SECP256R1())
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(authority if name == "ca" else x509.Name([]))
-            .issuer_name(authority)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(name == "ca", None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-                critical=False,
-            )
-            .sign(authority_key, hashes.SHA256())
-        )
-        pem, private = folder / f"{name}.pem", folder / f"{name}.key"
-        pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        private.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        private.chmod(0o600)
-        paths |= {name: str(pem), f"{name}-key": str(private)}
-    return paths
-
-
 def test_etcd_that_speaks_tls_and_wants_a_certificate(host: Make, tmp_path: Path) -> None:
-    paths = certificates(tmp_path)
-    context = ssl.create_default_context(cafile=paths["ca"])
-    context.load_cert_chain(paths["client"], paths["client-key"])
-    options = ("--cert-file", paths["server"], "--key-file", paths["server-key"])
-    options += ("--trusted-ca-file", paths["ca"], "--client-cert-auth")
-    with etcd.running(tmp_path / "tls", tls=context, options=options) as nodes:
+    paths = etcd.certificates(tmp_path)
+    with etcd.running(tmp_path / "tls", **etcd.speaking_tls(paths)) as nodes:
         known = {"endpoints": nodes.urls, "caPath": paths["ca"]}
         stranger = host("stranger", **known)
         stranger.start().is_ready().says("standing by until it can be reached")

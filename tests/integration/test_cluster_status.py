@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -296,6 +298,83 @@ def test_user_with_a_role_for_our_keys_may_do_all_of_it(tmp_path: Path) -> None:
         assert "wrong" not in json.dumps(told)
 
 
+def _typed(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Type a command that was advised."""
+    return subprocess.run(
+        shlex.split(command),
+        env=clean_environ(**variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=CAP_S,
+        check=False,
+    )
+
+
+def test_etcd_with_tls_certificates_and_passwords(tmp_path: Path) -> None:
+    """All that the manual has etcd ask for, and no more rights than it gives; what doctor advises then works there."""
+    paths = etcd.certificates(tmp_path)
+    with etcd.running(tmp_path / "etcd", **etcd.speaking_tls(paths)) as nodes:
+        node = nodes.members[0]
+        root = etcd.authenticate(node)
+        (tmp_path / "home").mkdir()
+        home = Home(tmp_path / "home", nodes)
+        secret = tmp_path / "secret"
+        secret.write_text("of-gateway\n")
+        secret.chmod(0o600)
+        # A password takes etcd a while, by design.
+        home.settings |= {"leaseMs": 9000, "renewDeadlineMs": 6000, "retryMs": 3000}
+        home.settings |= {"user": "gateway", "passwordPath": str(secret), "caPath": paths["ca"]}
+
+        told = home.told()
+        assert (told["state"], told["exit_code"]) == ("unknown", 4)
+        # Which of the two ends notices first differs, and with it the reason.
+        assert told["problem"].startswith(f"etcd at {node.url}: "), told["problem"]
+
+        home.settings |= {"certPath": paths["client"], "keyPath": paths["client-key"]}
+        assert home.told()["state"] == "vacant"
+        with gateway(home, "gw-a") as (_, daemon):
+            daemon.wait_for("active (token")
+            told = _told_when(home, lambda told: told["state"] == "active")
+            assert told["active"]["url"] == "http://gw-a:18789"
+        (note, fine) = _of_cluster(home)
+        assert (note[0], fine[0]) == ("note", "ok")
+        assert fine[1].startswith(f"etcd {etcd.version()} at {node.url}, ")
+
+        node.signal(etcd.STOP)
+        (_, command) = next(
+            (severity, command) for severity, _, command in _of_cluster(home) if command
+        )
+        node.signal(etcd.CONTINUE)
+        etcd.until_leads(node)
+        if shutil.which("curl"):
+            answered = _typed(command)
+            assert '"health"' in answered.stdout, (command, answered.stderr)
+
+        everything = {"role": "records", "key": _b64("openclaw/"), "range_end": _b64("openclaw0")}
+        node.ask("/v3/auth/role/revoke", everything, token=root)
+        (severity, evidence, command) = _of_cluster(home)[-1]
+        assert (severity, "permission denied" in evidence) == ("error", True)
+        if shutil.which("etcdctl"):
+            # The manual names the role after the user; here it is another.
+            typed = command.replace("grant-permission gateway", "grant-permission records")
+            granted = _typed(typed, ETCDCTL_PASSWORD="of-root")
+            assert granted.returncode == 0, (typed, granted.stderr)
+            assert home.told()["exit_code"] != 4
+
+        home.settings |= {"certPath": paths["named"], "keyPath": paths["named-key"]}
+        assert home.told()["state"] == "unknown"
+        assert any(
+            severity == "error" and "has a common name (CN)" in evidence
+            for severity, evidence, _ in _of_cluster(home)
+        )
+        secret.write_text("wrong\n")
+        home.settings |= {"certPath": paths["client"], "keyPath": paths["client-key"]}
+        told = home.told()
+        assert told["state"] == "unknown"
+        assert "invalid user ID or password" in told["problem"]
+
+
 @contextmanager
 def two(home: Home) -> Iterator[tuple[Home, Daemon, Home, Daemon]]:
     """Run two gateways of the home's cluster, of which the first one is active and the second one stands by."""
@@ -312,7 +391,7 @@ def gateway(home: Home, name: str) -> Iterator[tuple[Home, Daemon]]:
     path = home.path / name
     path.mkdir()
     theirs = Home(path, home.nodes)
-    theirs.settings |= {"name": home.path.name, "url": f"http://{name}:18789"}
+    theirs.settings = home.settings | {"url": f"http://{name}:18789"}
     theirs.write()
     daemon = Daemon(
         "run",

@@ -104,8 +104,8 @@ def clustered(*members: Member, **changes: Any) -> Examination:
     """Return what doctor sees of a healthy gateway in a healthy cluster, changed."""
     facts = ClusterFacts(
         name="home", retry_s=2.0, members=members or (member("e1"), member("e2")), user="openclaw",
-        certificate=None, has_common_name=False, problem="",
-        code=None, clock_source="tsc",
+        ca=None, certificate=None, key=None, has_common_name=False, problem="", code=None,
+        clock_source="tsc",
     )  # fmt: skip
     return seen(cluster=facts._replace(**changes))
 
@@ -187,7 +187,7 @@ CASES = [
     ("cluster", clustered(), OK, "etcd 3.5.16 at http://e1:2379, 20 MB of 2147 MB", ""),
     ("cluster", clustered(down("e1"), member("e2")), WARNING, "etcd at http://e1:2379: no answer", "curl http://e1:2379/health"),
     ("cluster", clustered(down("e1"), down("e2")), ERROR, "etcd at http://e2:2379: no answer", "curl http://e2:2379/health"),
-    ("cluster", clustered(member("e1"), member("e2", cluster_id="8")), ERROR, "are of different etcd clusters", "etcdctl --endpoints=http://e1:2379 member list"),
+    ("cluster", clustered(member("e1"), member("e2", cluster_id="8")), ERROR, "are of different etcd clusters", "etcdctl --endpoints=http://e1:2379 --user=root member list"),
     ("cluster", clustered(member("e1")), NOTE, "is the only endpoint", ""),
     ("cluster", clustered(user=None), NOTE, "whoever reaches it may take the record", "man 7 openclaw-cluster"),
     ("cluster", clustered(certificate="/c", has_common_name=True), ERROR, "/c has a common name (CN)", "openssl x509 -noout -subject -in /c"),
@@ -195,10 +195,13 @@ CASES = [
     ("cluster", clustered(member("e1", version="3.5.2")), ERROR, "may lose what it acknowledged", "apt-get install"),
     ("cluster", clustered(member("e1", has_leader=False)), ERROR, "knows no leader", "endpoint status --cluster"),
     ("cluster", clustered(member("e1", errors=("etcdserver: no leader",))), ERROR, "says: etcdserver: no leader", "alarm list"),
-    ("cluster", clustered(member("e1", errors=("memberID:1 alarm:NOSPACE ",))), ERROR, "NOSPACE", "compact 900 && etcdctl --endpoints=http://e1:2379 defrag && etcdctl --endpoints=http://e1:2379 alarm disarm"),
-    ("cluster", clustered(member("e1", db_size_bytes=1_800_000_000)), WARNING, "has 1800 MB of 2147 MB: when it is full", "compact 900 && etcdctl --endpoints=http://e1:2379 defrag"),
+    ("cluster", clustered(member("e1", errors=("memberID:1 alarm:NOSPACE ",))), ERROR, "NOSPACE", "compact 900 && etcdctl --endpoints=http://e1:2379 --user=root defrag && etcdctl --endpoints=http://e1:2379 --user=root alarm disarm"),
+    ("cluster", clustered(member("e1", db_size_bytes=1_800_000_000)), WARNING, "has 1800 MB of 2147 MB: when it is full", "compact 900 && etcdctl --endpoints=http://e1:2379 --user=root defrag"),
     ("cluster", clustered(member("e1", revision=20_001, compacted=0)), WARNING, "keeps its history for ever (20001 revisions): renewals alone fill it in 169 days", "compact 20001"),
     ("cluster", clustered(problem="denied", code=7), ERROR, "the record can't be read: denied", "role grant-permission openclaw --prefix=true readwrite openclaw/gateway/"),
+    ("cluster", clustered(problem="denied", code=7, ca="/a b", certificate="/c", key="/k"), ERROR, "denied", "etcdctl --endpoints=http://e1:2379 --cacert '/a b' --cert /c --key /k --user=root role grant-permission"),
+    ("cluster", clustered(member("e1", has_leader=False), user=None), ERROR, "knows no leader", "etcdctl --endpoints=http://e1:2379 endpoint status"),
+    ("cluster", clustered(down("e1"), ca="/a", certificate="/c", key="/k"), ERROR, "no answer", "curl --cacert /a --cert /c --key /k http://e1:2379/health"),
     ("cluster", clustered(problem="no leader", code=14), ERROR, "the record can't be read: no leader", ""),
     ("cluster", clustered(clock_source="jiffies"), WARNING, "clock source is jiffies", "available_clocksource"),
 ]  # fmt: skip

@@ -54,13 +54,14 @@ def _endpoints(facts: ClusterFacts) -> Findings:
         if member.problem:
             severity = Severity.WARNING if reached else Severity.ERROR
             evidence = f"etcd at {member.endpoint}: {member.problem}"
-            yield Finding(severity, evidence, f"curl {shlex.quote(member.endpoint)}/health")
+            url = shlex.quote(f"{member.endpoint}/health")
+            yield Finding(severity, evidence, " ".join(["curl", *_tls(facts), url]))
     if len({member.cluster_id for member in reached}) > 1:
         names = ", ".join(member.endpoint for member in reached)
         yield Finding(
             Severity.ERROR,
             f"{names} are of different etcd clusters: each may have an active gateway of its own",
-            _etcdctl(reached[0], "member list"),
+            _etcdctl(facts, reached[0], "member list"),
         )
     if len(facts.members) == 1:
         yield Finding(
@@ -98,12 +99,16 @@ def _member(member: Member, facts: ClusterFacts) -> Findings:
         evidence = (
             f"etcd at {member.endpoint} knows no leader: more than half of its nodes must run"
         )
-        yield Finding(Severity.ERROR, evidence, _etcdctl(member, "endpoint status --cluster"))
+        yield Finding(
+            Severity.ERROR, evidence, _etcdctl(facts, member, "endpoint status --cluster")
+        )
     for error in member.errors:
         evidence = f"etcd at {member.endpoint} says: {error[:200]}"
-        command = _etcdctl(member, "alarm list")
+        command = _etcdctl(facts, member, "alarm list")
         if "NOSPACE" in error:
-            command = " && ".join((*_shrinking(member), _etcdctl(member, "alarm disarm")))
+            command = " && ".join(
+                (*_shrinking(facts, member), _etcdctl(facts, member, "alarm disarm"))
+            )
         yield Finding(Severity.ERROR, evidence, command)
     yield from _room(member, facts)
 
@@ -113,7 +118,7 @@ def _room(member: Member, facts: ClusterFacts) -> Findings:
     size = f"{member.db_size_bytes / 1e6:.0f} MB of {quota_bytes / 1e6:.0f} MB"
     if member.db_size_bytes > _FULL * quota_bytes:
         evidence = f"the database of etcd at {member.endpoint} has {size}: when it is full, nobody can be active"
-        yield Finding(Severity.WARNING, evidence, " && ".join(_shrinking(member)))
+        yield Finding(Severity.WARNING, evidence, " && ".join(_shrinking(facts, member)))
     elif member.compacted == 0 and member.revision > _MANY_REVISIONS:
         days = quota_bytes / (_RENEWAL_BYTES * _DAY_S / facts.retry_s)
         evidence = (
@@ -121,7 +126,9 @@ def _room(member: Member, facts: ClusterFacts) -> Findings:
             f"renewals alone fill it in {days:.0f} days; set ETCD_AUTO_COMPACTION_RETENTION=1 in "
             "/etc/default/etcd on each node"
         )
-        yield Finding(Severity.WARNING, evidence, _etcdctl(member, f"compact {member.revision}"))
+        yield Finding(
+            Severity.WARNING, evidence, _etcdctl(facts, member, f"compact {member.revision}")
+        )
     else:
         yield Finding(Severity.OK, f"etcd {member.version} at {member.endpoint}, {size}")
 
@@ -132,6 +139,7 @@ def _record(facts: ClusterFacts) -> Findings:
         if facts.code == _NO_PERMISSION:
             role = facts.user or "ROLE"
             command = _etcdctl(
+                facts,
                 facts.members[0],
                 f"role grant-permission {role} --prefix=true readwrite openclaw/gateway/",
             )
@@ -144,10 +152,20 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(map(int, numbers)) if all(n.isascii() and n.isdecimal() for n in numbers) else ()
 
 
-def _etcdctl(member: Member, words: str) -> str:
+def _etcdctl(facts: ClusterFacts, member: Member, words: str) -> str:
     # ETCDCTL_API: etcdctl of 3.4 takes 3 for granted, as Debian's has it, and so do all newer ones.
-    return f"etcdctl --endpoints={shlex.quote(member.endpoint)} {words}"
+    # Our own user may do nothing but write the record; etcdctl asks for root's password.
+    user = ["--user=root"] if facts.user is not None else []
+    options = [f"--endpoints={shlex.quote(member.endpoint)}", *_tls(facts), *user]
+    return " ".join(["etcdctl", *options, words])
 
 
-def _shrinking(member: Member) -> tuple[str, str]:
-    return _etcdctl(member, f"compact {member.revision}"), _etcdctl(member, "defrag")
+def _tls(facts: ClusterFacts) -> list[str]:
+    """Return the options that curl and etcdctl both have for TLS; curl wants a space before the value."""
+    given = {"--cacert": facts.ca, "--cert": facts.certificate, "--key": facts.key}
+    return [f"{option} {shlex.quote(path)}" for option, path in given.items() if path is not None]
+
+
+def _shrinking(facts: ClusterFacts, member: Member) -> tuple[str, str]:
+    compact = _etcdctl(facts, member, f"compact {member.revision}")
+    return compact, _etcdctl(facts, member, "defrag")

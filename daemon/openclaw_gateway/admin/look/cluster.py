@@ -24,8 +24,12 @@ class ClusterFacts(NamedTuple):
     members: tuple[Member, ...]
     """What each endpoint says of itself."""
     user: str | None
+    ca: str | None
+    """The file with who signed etcd's certificates; ``None`` without TLS."""
     certificate: str | None
     """The file that is shown to etcd."""
+    key: str | None
+    """The file with that certificate's key."""
     has_common_name: bool
     """Whether that certificate's subject has a CN."""
     problem: str
@@ -56,7 +60,9 @@ def look(place: Place) -> ClusterFacts | None:
         retry_s=cluster.retry_s,
         members=members,
         user=cluster.user,
+        ca=cluster.ca_path,
         certificate=cluster.certificate_path,
+        key=cluster.key_path,
         has_common_name=_has_common_name(cluster.certificate_path),
         problem=problem,
         code=code,
