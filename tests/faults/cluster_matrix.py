@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,32 +20,15 @@ from cluster_host import BRIEF, Host, ticks
 from conftest import CAP_S
 from faults.extent import extent
 from faults.links import Passes, Proxy, frozen
-from faults.stage import PATIENT, Property, Stage, served, silence_s, staged, taken_over, verify
+from faults.stage import PATIENT, Property, Stage, served, silence_s, taken_over, verify
+
+pytest_plugins = ("faults.staging",)
 
 ROUNDS = extent("CLUSTER_LEADER_STOPS", 1, 30)
 
 root_only = pytest.mark.skipif(
     os.getuid() != 0 or shutil.which("ip") is None, reason="needs root and ip(8)"
 )
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Nodes]:
-    with etcd.running(tmp_path_factory.mktemp("etcd"), 3, listen="0.0.0.0") as running:
-        yield running
-
-
-@pytest.fixture
-def stage(nodes: etcd.Nodes, tmp_path: Path) -> Iterator[Stage]:
-    with staged(nodes, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def own_stage(tmp_path: Path) -> Iterator[Stage]:
-    """A stage whose etcd is the test's to break."""
-    with etcd.running(tmp_path / "nodes", 3) as nodes, staged(nodes, tmp_path) as made:
-        yield made
 
 
 class TestOwner:
@@ -248,7 +230,9 @@ class TestEtcd:
             served(a, after=time.monotonic_ns())
         verify(own_stage.end(), tenures=1)
         record_property(
-            "figures", f"{ROUNDS} rounds: 0 tenures lost; an etcd lease in {revoked} of them"
+            "figures",
+            f"etcd {etcd.version()}, {ROUNDS} rounds: 0 tenures lost; "
+            f"an etcd lease in {revoked} of them",
         )
 
     def test_quorum_lost_and_back(self, own_stage: Stage) -> None:

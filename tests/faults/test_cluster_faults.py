@@ -10,33 +10,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import etcd
 from faults.links import Passes
-from faults.stage import PATIENT, Property, Stage, served, staged, taken_over, verify
+from faults.stage import PATIENT, Property, Stage, served, taken_over, verify
 
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Nodes]:
-    with etcd.running(tmp_path_factory.mktemp("etcd"), 3, listen="0.0.0.0") as running:
-        yield running
-
-
-@pytest.fixture
-def stage(nodes: etcd.Nodes, tmp_path: Path) -> Iterator[Stage]:
-    with staged(nodes, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def own_stage(tmp_path: Path) -> Iterator[Stage]:
-    """A stage whose etcd is the test's to break."""
-    with etcd.running(tmp_path / "nodes", 3) as nodes, staged(nodes, tmp_path) as made:
-        yield made
+pytest_plugins = ("faults.staging",)
 
 
 @pytest.mark.parametrize("child", [(), ("deaf",)], ids=["", "deaf"])
