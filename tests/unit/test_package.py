@@ -39,6 +39,13 @@ def test_example_says_where_to_put_it(example):
     assert any(place in example.read_text() for place in places)
 
 
+def test_every_example_is_named_in_the_manual():
+    pages = "\n".join(page.read_text() for page in (DEBIAN.parent / "packaging/man").iterdir())
+    names = {path.rpartition("/")[2] for path in re.findall(r"\bPa (\S+)", pages)}
+    assert {path.name for path in (DEBIAN / "examples").iterdir()} <= names
+    assert "debian/examples/*" in (DEBIAN / "openclaw-gateway.examples").read_text()
+
+
 def test_firewall_profile_has_the_default_port():
     profile = configparser.ConfigParser()
     profile.read_string((DEBIAN / "ufw/openclaw-gateway").read_text())
