@@ -13,10 +13,11 @@ from openclaw_gateway.claim.lockfile import STATE_LOCK_NAME, config_lock_name, l
 from openclaw_gateway.claim.node import lock_paths
 
 _PROGRAM = r"""
-import json, os, socket, sqlite3, sys, threading
+import errno, json, os, socket, sqlite3, sys, threading
 
 locks, records, port = json.loads(sys.argv[1])
 held = []
+seen = made = None
 
 
 def lock():
@@ -28,12 +29,55 @@ def lock():
 
 
 def record():
-    ticks = int(open("/proc/self/stat").read().rpartition(")")[2].split()[19])
-    said = {"pid": os.getpid(), "ownerId": "6c1d", "port": port, "startTime": ticks}
     for path in records:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         with open(path, "w") as file:
-            json.dump(said, file)
+            json.dump(own(), file)
+
+
+def own():
+    ticks = int(open("/proc/self/stat").read().rpartition(")")[2].split()[19])
+    return {"pid": os.getpid(), "ownerId": "6c1d", "port": port, "startTime": ticks}
+
+
+def there():
+    # It stays open while it is of interest: its inode must not be used anew.
+    try:
+        file = open(records[0])
+    except FileNotFoundError:
+        return None
+    return file, os.fstat(file.fileno()).st_ino, file.read()
+
+
+def look():
+    global seen
+    seen = there()
+    if seen is None:
+        return "nothing there"
+    if not seen[2]:
+        return "empty"
+    pid = json.loads(seen[2])["pid"]
+    if pid == os.getpid():
+        return "its own"
+    return "lives" if os.path.exists(f"/proc/{pid}") else "dead"
+
+
+def compare():
+    now = there()
+    return "same" if (now and now[1:]) == (seen and seen[1:]) else "differs"
+
+
+def create():
+    global made
+    try:
+        made = open(records[0], "x")
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+
+def write():
+    with made:
+        json.dump(own(), made)
 
 
 def answer(listener):
@@ -46,6 +90,7 @@ def answer(listener):
 
 
 for line in sys.stdin:
+    said = None
     match line.split():
         case ["lock"]:
             lock()
@@ -58,10 +103,20 @@ for line in sys.stdin:
                     os.unlink(path)
         case ["record"]:
             record()
+        case ["make"]:
+            os.makedirs(os.path.dirname(records[0]), mode=0o700, exist_ok=True)
+        case ["look"]:
+            said = look()
+        case ["compare"]:
+            said = compare()
+        case ["create"]:
+            said = create()
+        case ["write"]:
+            write()
         case ["listen"]:
             listener = socket.create_server(("127.0.0.1", port), backlog=16)
             threading.Thread(target=answer, args=(listener,), daemon=True).start()
-    print("done", flush=True)
+    print(said or "done", flush=True)
 """
 
 
@@ -89,12 +144,16 @@ class NodeLike:
 
     def does(self, *words: str) -> NodeLike:
         """Have it do these things, and wait until it has."""
-        assert self.process.stdin and self.process.stdout
         for word in words:
-            self.process.stdin.write(f"{word}\n")
-            self.process.stdin.flush()
-            assert self.process.stdout.readline() == "done\n"
+            assert self.says_of(word) == "done"
         return self
+
+    def says_of(self, word: str) -> str:
+        """Have it do one thing, and return how that went: ``done``, or what it found."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().rstrip("\n")
 
     def said(self) -> list[Any]:
         """What its records say, byte by byte; ``None`` for one that is gone."""
