@@ -9,6 +9,7 @@ import queue
 import shutil
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,19 @@ def installed() -> Path:
 class OfficialClient:
     """The official client in a process of its own."""
 
-    def __init__(self, port: int, **options: Any) -> None:
+    def __init__(self, port: int, *, before: Sequence[str] = (), **options: Any) -> None:
+        """
+        Start it.
+
+        Args:
+            port: Of the gateway, on 127.0.0.1.
+            before: What stands before its command, to have it run elsewhere.
+            **options: The client's own.
+        """
         folder = installed()
         self._process = subprocess.Popen(
             [
+                *before,
                 npm.node(folder),
                 folder / f"driver-{os.getpid()}.mjs",
                 f"ws://127.0.0.1:{port}",

@@ -263,9 +263,9 @@ class Container:
         """Yield a port of this host's loopback that leads to one of the container's, as ``ssh -L`` has it."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             number = listener.fileno()
-            entered = ["nsenter", f"--target={self._leader}", "--net", "--", sys.executable]
+            relaying = [sys.executable, str(Path(__file__).with_name("relay.py"))]
             relay = subprocess.Popen(
-                [*entered, str(Path(__file__).with_name("relay.py")), str(number), str(port)],
+                [*self.in_network(), *relaying, str(number), str(port)],
                 pass_fds=[number],
             )
             try:
@@ -273,6 +273,10 @@ class Container:
             finally:
                 relay.kill()
                 relay.wait()
+
+    def in_network(self) -> list[str]:
+        """Return what stands before a command of this host that is to run in the container's network."""
+        return ["nsenter", f"--target={self._leader}", "--net", "--"]
 
     def poweroff(self) -> None:
         """

@@ -55,10 +55,10 @@ class Machine(Container):
         except CommandError:
             return False
 
-    def until(self, script: str) -> None:
+    def until(self, script: str, *, cap_s: float = CAP_S) -> None:
         """Wait until a shell script succeeds: there is no event for what these look at."""
         try:
-            self.run(f"until {{ {script}; }}; do sleep 0.25; done", timeout_s=CAP_S)
+            self.run(f"until {{ {script}; }}; do sleep 0.25; done", timeout_s=cap_s)
         except CommandError as error:
             latest = self.run(["journalctl", "--lines=50", "--output=short-monotonic"]).stdout
             error.add_note(latest)

@@ -22,13 +22,13 @@ _BY_SYSTEM = "A GATEWAY OF ONE ACCOUNT, BY THE SYSTEM"
 _BY_USER = "OPENCLAW'S OWN USER UNIT, BEHIND A GUARD"
 _INSTALLED = "/opt/openclaw"
 # It has been seen mute for seconds on a busy machine: long enough for that, short enough to wait for.
-_WATCHED = "[Service]\nWatchdogSec=45\n"
+_WATCHED = "[Service]\nWatchdogSec=90\n"
 _SAMPLES = "/run/samples"
 # The unit's word comes first: were it active too early, the gateway's would still be another.
 _SAMPLER = f"""#!/bin/sh
 while :; do
     state=$(systemctl is-active {GUARD})
-    said=$(curl -s -m 5 http://127.0.0.1:{PORT}/startupz)
+    said=$(curl -s -m 60 http://127.0.0.1:{PORT}/startupz)
     echo "$state $said" >>{_SAMPLES}
     if [ "$state" = active ]; then exit; fi
     sleep 0.2
@@ -62,12 +62,13 @@ def account(machine: Machine) -> Account:
 
 @pytest.fixture(scope="module")
 def by_system(machine: Machine, account: Account) -> Iterator[str]:
-    """Follow the manual's recipe for a system unit, with its state sampled; return what was printed."""
+    """Follow the manual's recipe for a system unit, with its state sampled; return what status says then."""
     machine.write("/opt/sampler", _SAMPLER, mode=0o755)
     machine.run("/opt/sampler >/dev/null 2>&1 &")
-    said = account.types(displays(PAGE, _BY_SYSTEM)[0], timeout_s=START_CAP_S)[1]
-    machine.until(f"grep -q ^active {_SAMPLES}")
-    yield said
+    account.types(displays(PAGE, _BY_SYSTEM)[0], timeout_s=START_CAP_S)
+    # Later than the recipe if the gateway gave up its first start, which it does on a very busy machine.
+    machine.until(f"grep -q ^active {_SAMPLES}", cap_s=START_CAP_S)
+    yield account.types(f"systemctl status {GUARD}")[1]
 
 
 @pytest.fixture
@@ -129,7 +130,8 @@ def test_killed_helper_of_the_gateway_leaves_one_healthy_gateway(guarded: Guarde
     assert helpers
     for pid in helpers:
         guarded.machine.run(["kill", "-KILL", str(pid)])
-    guarded.machine.until(f"systemctl is-active -q {GUARD} && curl -sf -m 5 {_LIVE}")
+    healthy = f"systemctl is-active -q {GUARD} && curl -sf -m 5 {_LIVE}"
+    guarded.machine.until(healthy, cap_s=START_CAP_S)
     guarded.check_alone()
 
 

@@ -6,12 +6,14 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from machine import LIVE, PORT, SERVICE, Machine, Unit
 
 from faults.extent import extent
+from official import OfficialClient
 
 Record = Callable[[str, object], None]
 
@@ -311,6 +313,31 @@ def test_clients_are_told_when_and_only_when_it_is_a_restart(
     assert goodbye(end_by_hand) == [{"reason": "gateway stopping"}, 1012]
     assert goodbye(service.stop) == [{"reason": "gateway stopping"}, 1012]
     service.start()
+
+
+def test_official_client_is_back_at_its_first_retry(machine: Machine, service: Unit) -> None:
+    token = machine.read("/var/lib/openclaw-gateway/default/gateway.token").strip()
+    with closing(OfficialClient(PORT, before=machine.in_network(), token=token)) as client:
+
+        def goodbye(end: Callable[[], object]) -> list[object]:
+            """End the gateway, and return what the client is told."""
+            end()
+            event = client.wait_for("event", event="shutdown")["event"]
+            return [event["payload"], client.wait_for("close")["code"]]
+
+        def restarted() -> list[object]:
+            told = goodbye(service.restart)
+            since = len(client.seen)
+            client.wait_for("hello")
+            # A try that failed would have been closed, or refused.
+            assert {"close", "refused"}.isdisjoint(each["kind"] for each in client.seen[since:])
+            return told
+
+        client.wait_for("hello")
+        told_of_a_restart(restarted)
+        assert goodbye(service.stop) == [{"reason": "gateway stopping"}, 1012]
+        service.start()
+        client.wait_for("hello")
 
 
 def test_user_gateway_keeps_its_own_and_tells_of_its_restart(
