@@ -408,6 +408,8 @@ def _configure_guard(parser: argparse.ArgumentParser) -> None:
         type=_textfile,
         help="where to write metrics for node_exporter's textfile collector (nowhere)",
     )
+    # As "run" has them: somebody will try.
+    parser.add_argument("--host", "--bind", type=_programs_own, help=argparse.SUPPRESS)
 
 
 def _install_units(arguments: argparse.Namespace) -> int:
@@ -568,6 +570,12 @@ def _path(text: str) -> str:
     if text == "none" or (text.startswith("/") and text.isascii() and text.isprintable()):
         return text
     raise argparse.ArgumentTypeError(f"must begin with a slash, not {text[:80]!r}")
+
+
+def _programs_own(text: str) -> str:
+    raise argparse.ArgumentTypeError(
+        f'say {text[:80]!r} to the program, behind "--": it listens by itself, and is asked where it does'
+    )
 
 
 def _account(text: str) -> str:

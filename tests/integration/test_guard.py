@@ -460,6 +460,15 @@ def test_answer_without_the_text_that_was_asked_for_is_not_enough(
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("address", ["127.0.0.3", "0.0.0.0"])
+def test_program_is_asked_where_it_listens(start: Start, port: int, address: str) -> None:
+    server = [sys.executable, "-m", "http.server", str(port), "--bind", address]
+    options = ["--health-path=/", "--startup-path=none", "--stop-signal=INT"]
+    daemon = start("guard", *options, "--", *server)
+    daemon.wait_for("is ready on")
+    assert daemon.stop() == 0
+
+
 def test_what_a_guard_loads_is_little(start: Start, port: int) -> None:
     daemon = start("guard", "--", "true", PYTHONPROFILEIMPORTTIME="1")
     daemon.finish()

@@ -106,6 +106,15 @@ def test_flag_of_openclaw_that_would_do_harm_is_refused_by_name(
     assert "s3cret" not in error
 
 
+@pytest.mark.parametrize("flag", ["--host", "--bind"])
+def test_guard_is_told_no_address_and_says_who_is(
+    capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    code, _, error = said(capsys, "guard", flag, "0.0.0.0", "--", "true")
+    assert code == 2
+    assert "say '0.0.0.0' to the program, behind \"--\"" in error
+
+
 @pytest.mark.parametrize("flag", foreign.TAKEN, ids=lambda flag: flag.name)
 def test_harmless_flag_of_openclaw_is_taken_with_one_warning(flag: foreign.Flag) -> None:
     value = {"--tailscale": "off", "--ws-log": "full"}.get(flag.name, "s3cret")
