@@ -536,7 +536,7 @@ def test_user_unit_without_linger_is_found(machine: Machine, user: str) -> None:
     (found,) = (one for one in json.loads(said.stdout)["checks"] if one["name"] == "linger")
     assert found["severity"] == "warning"
     (finding,) = found["findings"]
-    assert finding["command"] == f"loginctl enable-linger {user}"
+    assert finding["command"] == f"sudo loginctl enable-linger {user}"
     machine.systemctl("stop", f"user@{uid}.service")
 
 

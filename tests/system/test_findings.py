@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
+import pytest
 from machine import Machine, Unit
+from person import Person
 
 _SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -165,3 +168,159 @@ def test_openclaws_own_command_is_found_and_the_way_out_frees_the_name(machine: 
     machine.run("rm /usr/local/bin/openclaw")
     machine.systemctl("daemon-reload")
     assert findings(service, "openclaw-itself") == []
+
+
+@pytest.fixture(scope="module")
+def ada(machine: Machine) -> Person:
+    """Somebody with an ordinary account, who may use sudo."""
+    return Person(machine, "ada")
+
+
+def test_person_with_sudo_gets_from_each_state_to_running_by_what_is_advised(
+    machine: Machine, ada: Person
+) -> None:
+    unit = machine.profile("typed", drop_in="[Service]\nRestart=no\n", start=False, port=20331)
+
+    def follow(state: str) -> None:
+        said, commands = ada.status(unit)
+        assert (said, bool(commands)) == (state, True)
+        for command in commands:
+            ada.types(command)
+        assert ada.status(unit, "--wait", "30") == ("running", []), commands
+
+    follow("stopped")
+    unit.stop()
+    machine.systemctl("disable", unit.name)
+    follow("stopped")
+    unit.stop()
+    machine.systemctl("mask", unit.name)
+    follow("stopped")
+    unit.kill("KILL")
+    unit.wait_for("ActiveState", "failed")
+    follow("stopped")
+    unit.drop_in("[Service]\nWatchdogSec=0\n")
+    unit.restart()
+    unit.kill("STOP")
+    follow("not-serving")
+    unit.stop()
+
+
+def test_person_with_sudo_lets_a_parked_unit_take_over(machine: Machine, ada: Person) -> None:
+    owner = machine.profile("first-typed", port=20332)
+    parked = machine.profile("second-typed", start=False, port=20332)
+    parked.start(check=False)
+    # On which port, stands in settings that are closed to her.
+    state, (command,) = ada.status(parked)
+    assert state == "parked"
+    by_root = json.loads(ada.types(f"{command} --json || :"))
+    assert f"behind pid {owner.pid} " in by_root["reason"]
+    for step in by_root["next"]:
+        ada.types(f"sudo {step['command']}")
+    assert ada.status(parked)[0] == "running"
+    assert owner.show("UnitFileState") == "disabled"
+    parked.stop()
+
+
+def test_person_with_sudo_sees_who_has_the_port_and_has_the_unit_start_once_it_is_free(
+    machine: Machine, ada: Person
+) -> None:
+    server = ["python3", "-m", "http.server", "--bind", "127.0.0.1", "20333"]
+    machine.run(["systemd-run", "--unit=typed-web", *server])
+    machine.until("ss -Hltn sport = :20333 | grep -q .")
+    web = machine.unit("typed-web.service")
+    unit = machine.profile(
+        "typed-unlucky",
+        # Where everyone can see it, other than in its settings.
+        drop_in="[Service]\nRestart=no\nEnvironment=OPENCLAW_GATEWAY_PORT=20333\n",
+        start=False,
+        healthTimeoutMs=300,
+    )
+    unit.start(check=False)
+    state, commands = ada.status(unit)
+    assert state == "foreign-port"
+    look, start = commands
+    assert f"pid {web.pid} (python3, user root, " in ada.types(f"{look} || :")
+    web.stop()
+    ada.types(start)
+    assert ada.status(unit)[0] == "running"
+    unit.stop()
+
+
+def test_policies_that_harm_are_gone_once_the_advised_editor_is_closed(
+    machine: Machine, ada: Person
+) -> None:
+    harm = (
+        "[Unit]\nStartLimitIntervalSec=10\n"
+        "[Service]\nRestartPreventExitStatus=\nKillMode=process\nTimeoutStopSec=2\nTimeoutStartSec=3\n"
+        f"Environment=OPENCLAW_GATEWAY_TOKEN={_SECRET}\n"
+    )
+    mend = (
+        "[Unit]\nStartLimitIntervalSec=600\n"
+        "[Service]\nRestartPreventExitStatus=78\nKillMode=mixed\nTimeoutStopSec=20\nTimeoutStartSec=60\n"
+        "Environment=\n"
+    )
+    unit = machine.profile("typed-policies", drop_in=harm, start=False, port=20334)
+    checks = ("restart-policy", "time-outs", "start-limit", "secrets")
+    found = ada.findings(unit, *checks)
+    commands = [
+        one["command"] for check in checks for one in found[check] if one["severity"] != "unseen"
+    ]
+    assert len(commands) == 6
+    assert {*commands} == {f"sudo systemctl edit {unit.name}"}
+    ada.types(commands[0], writes=mend)
+    left = ada.findings(unit, *checks)
+    assert [one for check in checks for one in left[check] if one["severity"] != "unseen"] == []
+
+
+def test_credential_that_is_taken_back_comes_after_the_advised_edit_and_restart(
+    machine: Machine, ada: Person
+) -> None:
+    path = "/etc/credstore/openclaw-gateway.typed-credential.token"
+    machine.write(path, _SECRET, mode=0o600)
+    unit = machine.profile(
+        "typed-credential", drop_in="[Service]\nLoadCredential=\nImportCredential=\n", port=20335
+    )
+    command = f"openclaw-gateway doctor --json --system --profile={unit.profile}"
+
+    def advised() -> list[str]:
+        checks = json.loads(machine.run(command, check=False).stdout)["checks"]
+        (found,) = (one["findings"] for one in checks if one["name"] == "credentials")
+        return [one["command"] for one in found]
+
+    (edit,) = advised()
+    assert edit == f"systemctl edit {unit.name}"
+    load = f"LoadCredential=openclaw-gateway.token:openclaw-gateway.{unit.profile}.token"
+    ada.types(f"sudo {edit}", writes=f"[Service]\n{load}\n")
+    (restart,) = advised()
+    assert restart == f"systemctl restart {unit.name}"
+    machine.run(restart)
+    assert advised() == []
+    unit.stop()
+
+
+def test_settings_with_a_secret_are_closed_to_others_and_not_to_the_gateway(
+    machine: Machine, ada: Person
+) -> None:
+    unit = machine.profile("typed-secret", port=20336, auth={"token": _SECRET})
+    found = findings(unit, "secrets")
+    (command,) = (one["command"] for one in found)
+    ada.types(f"sudo sh -c {shlex.quote(command)}")
+    assert findings(unit, "secrets") == []
+    machine.systemctl("reload", unit.name)
+    unit.restart()
+    assert status(unit)["state"] == "running"
+    unit.stop()
+
+
+def test_person_makes_their_own_unit_outlive_the_session(machine: Machine, ada: Person) -> None:
+    machine.systemctl("start", f"user@{ada.uid}.service")
+
+    def advised() -> list[str]:
+        checks = ada.asks("doctor", "--user")["checks"]
+        (found,) = (one["findings"] for one in checks if one["name"] == "linger")
+        return [one["command"] for one in found]
+
+    (command,) = advised()
+    ada.types(command)
+    assert advised() == []
+    machine.run(["loginctl", "disable-linger", ada.name])

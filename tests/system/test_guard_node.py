@@ -245,3 +245,20 @@ def test_openclaws_own_commands_know_a_guarded_user_unit(users: Guarded, account
 @pytest.mark.parametrize("whom", ["guard", "gateway"])
 def test_killed_user_unit_is_back(users: Guarded, whom: str) -> None:
     _ends_in_one(users, "KILL", users.pid if whom == "guard" else users.child_pid)
+
+
+@in_full
+def test_stop_where_our_units_have_another_name_ends_the_gateway_and_systemd_starts_it_again(
+    users: Guarded, machine: Machine, account: Account
+) -> None:
+    """OpenClaw finds no unit, and takes the guarded gateway for one that was started by hand."""
+    status, said = account.types("openclaw gateway uninstall", timeout_s=START_CAP_S)
+    assert status == 0, said
+    machine.run(["systemctl", "start", GUARD], timeout_s=START_CAP_S)
+    guarded = Guarded(machine)
+    before = guarded.family()
+    status, said = account.types("openclaw gateway stop --force", timeout_s=START_CAP_S)
+    assert status == 0, said
+    assert "unmanaged process" in said
+    guarded.wait_for_another(before[0], cap_s=START_CAP_S)
+    guarded.check_alone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from machine import Machine
 
 from openclaw_gateway.supervisor.events import Event
@@ -14,6 +16,29 @@ def test_reload_takes_good_settings_without_a_restart(machine: Machine) -> None:
     machine.systemctl("reload", gateway.name)
     machine.until(f"journalctl -q _PID={pid} MESSAGE_ID={Event.RELOADED.message_id} | grep -q .")
     assert (gateway.pid, gateway.show("ActiveState")) == (pid, "active")
+
+
+def test_reload_of_a_profile_has_its_units_environment_and_credentials(machine: Machine) -> None:
+    """Who checks the settings first is another process than the gateway, and is given both by systemd, too."""
+    machine.write("/etc/reload.env", "RELOAD_LEVEL=debug\n", mode=0o600)
+    machine.write("/etc/credstore/openclaw-gateway.given.password", "0123456789abcdef", mode=0o600)
+    gateway = machine.profile(
+        "given",
+        drop_in="[Service]\nEnvironmentFile=/etc/reload.env\n",
+        port=20004,
+        auth={"mode": "password"},
+    )
+    pid = gateway.pid
+    settings = {
+        "gateway": {"port": 20004, "auth": {"mode": "password"}},
+        "logging": {"level": "${RELOAD_LEVEL}"},
+    }
+    machine.write(gateway.config_path, json.dumps(settings))
+    machine.systemctl("reload", gateway.name)
+    machine.until(f"journalctl -q _PID={pid} MESSAGE_ID={Event.RELOADED.message_id} | grep -q .")
+    assert (gateway.pid, gateway.show("ActiveState")) == (pid, "active")
+    assert machine.is_live(20004)
+    gateway.stop()
 
 
 def test_reload_fails_on_bad_settings_and_the_gateway_lives_on(machine: Machine) -> None:

@@ -30,7 +30,7 @@ from openclaw_gateway.admin.look.facts import Facts, ListenerFact, Rival
 from openclaw_gateway.admin.look.history import Exit
 from openclaw_gateway.admin.look.locks import Fault, LockDirectory, LockPath
 from openclaw_gateway.admin.look.peer import Peer
-from openclaw_gateway.admin.look.secrets import Secrets
+from openclaw_gateway.admin.look.secrets import OpenFile, Secrets
 from openclaw_gateway.admin.look.selection import Selection, select
 from openclaw_gateway.admin.look.units import NO_SYSTEMD, Manager
 from openclaw_gateway.admin.look.verify import UnitFault, Verified
@@ -145,8 +145,12 @@ CASES = [
     ("port-holders", seen(nobody(displaced_by="/home/bob/.openclaw")), ERROR, "port 18789 is held by a gateway with the state directory /home/bob/.openclaw", "status --port=18789"),
     ("connections", seen(running(connections=Connections(0, 400))), WARNING, "400 clients are gone", "logs"),
     ("connections", seen(running(listeners=(ListenerFact("::", PORT, 990, 812, 500, 512),))), ERROR, "500 of 512", "logs"),
-    ("secrets", seen(secrets=Secrets((("/s s/token", 0o644),))), ERROR, "/s s/token holds a secret", "chmod 600 '/s s/token'"),
-    ("secrets", seen(secrets=Secrets((("/s/token", 0o644),))), ERROR, "/s/token holds a secret", "chmod 600 /s/token"),
+    ("secrets", seen(secrets=Secrets((OpenFile("/s s/token", 0o644, 0),))), ERROR, "/s s/token holds a secret", "chmod 600 '/s s/token'"),
+    ("secrets", seen(secrets=Secrets((OpenFile("/s/token", 0o644, 0),))), ERROR, "/s/token holds a secret", "chmod 600 /s/token"),
+    ("secrets", seen(running(viewer_uid=7), secrets=Secrets((OpenFile("/s/token", 0o644, 7),))), ERROR, "/s/token holds a secret", "chmod 600 /s/token"),
+    ("secrets", seen(running(viewer_uid=7), secrets=Secrets((OpenFile("/s/token", 0o644, 0),))), ERROR, "/s/token holds a secret", "sudo chmod 600 /s/token"),
+    ("secrets", seen(secrets=Secrets((OpenFile("/e/o.json", 0o644, 0, "claw"),))), ERROR, "/e/o.json holds a secret", "chgrp claw /e/o.json && chmod 640 /e/o.json"),
+    ("secrets", seen(running(viewer_uid=7), secrets=Secrets((OpenFile("/e/o.json", 0o644, 0, "claw"),))), ERROR, "/e/o.json holds a secret", "sudo chgrp claw /e/o.json && sudo chmod 640 /e/o.json"),
     ("secrets", seen(secrets=Secrets((), ((unit(ALICE, name="x.service"), "OPENCLAW_GATEWAY_TOKEN"),))), ERROR, "x.service sets", "systemctl --user -M 4000000@ edit x.service"),
     ("secrets", seen(secrets=Secrets(problems=("secrets in /s: Permission denied",))), UNSEEN, "secrets in /s: Permission denied", ""),
     ("last-exits", seen(journal_problem="the journal is closed to bob"), UNSEEN, "closed to bob", ""),
@@ -165,6 +169,7 @@ CASES = [
     ("last-exits", seen(exits=(at("203"),)), NOTE, "exited with 203/EXEC: systemd could not execute", "logs"),
     ("last-exits", seen(exits=(at("KILL", "killed"),)), NOTE, "killed with KILL", "logs"),
     ("linger", seen(running(manager=ALICE), lingers=False), WARNING, "ends with the last session", "loginctl enable-linger 4000000"),
+    ("linger", seen(running(manager=ALICE, viewer_uid=4000000), lingers=False), WARNING, "ends with the last session", "sudo loginctl enable-linger 4000000"),
     ("linger", seen(is_wsl=True), NOTE, "WSL", ""),
     ("disk", seen(storage=Storage(10**6, None)), ERROR, "1 MB are free", "df -h"),
     ("disk", seen(storage=Storage(10**9, 3)), ERROR, "3 inodes are free", "df -i"),
@@ -248,6 +253,7 @@ _TOOLS = {
     "ps",
     "ls",
     "df",
+    "chgrp",
     "chmod",
     "etcdctl",
     "curl",

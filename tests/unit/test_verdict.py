@@ -285,6 +285,24 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         "behind whoever has port 18789, which is still there",
         ["sudo openclaw-gateway status"],
     ),
+    "parked, and we may not read on which port": (
+        nobody(unit=PARKED, place=PLACE._replace(is_port_known=False), parked_behind=640, viewer_uid=1000),
+        State.PARKED,
+        "behind pid 640; on which port we may not read",
+        ["sudo openclaw-gateway status"],
+    ),
+    "a user's unit that is parked behind somebody whom they may not see": (
+        nobody(
+            unit=PARKED._replace(manager=ALICE),
+            manager=ALICE,
+            health=answer(Health.HEALTHY),
+            viewer_uid=ALICE.uid,
+            listeners=(ListenerFact("127.0.0.1", PORT, 990, None, 0, 512),),
+        ),
+        State.PARKED,
+        "behind whoever has port 18789, which is still there",
+        ["sudo openclaw-gateway status --port=18789"],
+    ),
     "parked behind somebody whom nobody may see": (
         nobody(unit=PARKED, health=answer(Health.HEALTHY)),
         State.PARKED,
@@ -310,6 +328,20 @@ CASES: dict[str, tuple[Facts, State, str, list[str]]] = {
         "systemd gave up after 5 restarts; the last start exited with 75: gateway already running",
         [
                         "systemctl reset-failed openclaw-gateway.service && systemctl start openclaw-gateway.service",
+        ],
+    ),
+    "gave up, and the journal is closed to who asks": (
+        nobody(
+            unit=failed_unit(0, exit_kind=0, result="start-limit-hit", restart="no"),
+            viewer_uid=1000,
+            viewer="bob",
+            reads_journal=False,
+        ),
+        State.GAVE_UP,
+        "systemd gave up at its start limit",
+        [
+            "sudo openclaw-gateway logs",
+            "sudo systemctl reset-failed openclaw-gateway.service && sudo systemctl start openclaw-gateway.service",
         ],
     ),
     "gave up on manual starts": (

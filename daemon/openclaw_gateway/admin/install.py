@@ -211,6 +211,6 @@ def next_steps(of_system: bool) -> Sequence[str]:
     return (
         "systemctl --user daemon-reload",
         "systemctl --user enable --now openclaw-gateway",
-        "loginctl enable-linger   # or it ends when you log out",
+        "sudo loginctl enable-linger $USER   # or it ends when you log out",
         "openclaw-gateway status --user",
     )

@@ -84,11 +84,14 @@ def _parked(facts: Facts) -> Iterator[Step]:
         yield _end(facts, other)
     if others:
         yield Step(_unit(facts, "restart"), "once the other is gone")
+    elif not is_taken(facts) and not facts.subject.place.is_port_known and facts.viewer_uid != 0:
+        # Nobody has the port that it would have by default, which says nothing about its own.
+        yield Step(as_root("status", facts), "root can read which port it wants")
     elif not is_taken(facts):
         yield Step(_unit(facts, "restart"))
     elif facts.viewer_uid != 0:
         # To restart it now would park it again.
-        yield Step("sudo " + ours("status", facts), f"root sees whose it is; {_elsewhere(facts)}")
+        yield Step(as_root("status", facts), f"root sees whose it is; {_elsewhere(facts)}")
     else:
         yield Step(ours("doctor", facts), _elsewhere(facts))
 
@@ -128,7 +131,7 @@ def _foreign_port(facts: Facts) -> Iterator[Step]:
     for fact in facts.strangers:
         yield Step(f"ps -fp {fact.pid}", f"what holds the port; {_elsewhere(facts)}")
     if not facts.strangers and facts.viewer_uid != 0:
-        yield Step("sudo " + ours("status", facts), "root sees whose it is")
+        yield Step(as_root("status", facts), "root sees whose it is")
     if facts.subject.unit and facts.subject.unit.active_state == "failed":
         again = f"{_unit(facts, 'reset-failed')} && {_unit(facts, 'start')}"
         yield Step(again, "once the port is free")
@@ -157,7 +160,7 @@ def _stopped(facts: Facts) -> Iterator[Step]:
 
 def _unknown(facts: Facts) -> Iterator[Step]:
     if facts.viewer_uid != 0:
-        yield Step("sudo " + ours("status", facts), "root sees more")
+        yield Step(as_root("status", facts), "root sees more")
     elif facts.process and not facts.process.same_network:
         pid = facts.process.pid
         yield Step(f"nsenter --target {pid} --net {ours('status', facts)}", "look from inside")
@@ -191,7 +194,22 @@ def ours(verb: str, facts: Facts, *options: str) -> str:
     meant = (
         word for word in facts.subject.selection.arguments if _takes(verb, word.partition("=")[0])
     )
-    return " ".join(("openclaw-gateway", verb, *meant, *options))
+    # A journal that is closed to the viewer is open to root.
+    sudo = ["sudo"] if verb == "logs" and not facts.reads_journal else []
+    return " ".join((*sudo, "openclaw-gateway", verb, *meant, *options))
+
+
+def as_root(verb: str, facts: Facts) -> str:
+    """
+    Return our own command line that has root look.
+
+    To root ``--user`` means root's own unit, and no flag at all the system's: what a user's gateway and the
+    system's have in common is the port.
+    """
+    subject = facts.subject
+    if subject.manager.is_system:
+        return "sudo " + ours(verb, facts)
+    return f"sudo openclaw-gateway {verb} --port={subject.place.port}"
 
 
 def _takes(verb: str, flag: str) -> bool:

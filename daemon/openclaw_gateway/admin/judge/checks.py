@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from openclaw_gateway.admin.judge import cluster_checks, unit_checks
-from openclaw_gateway.admin.judge.advice import steps
+from openclaw_gateway.admin.judge.advice import as_root, steps
 from openclaw_gateway.admin.judge.disagreements import contending, gives_way
 from openclaw_gateway.admin.judge.finding import Examination, Finding, Findings, Severity
 from openclaw_gateway.admin.judge.state import StatusCode
@@ -141,7 +141,7 @@ def _port_holders(seen: Examination) -> Findings:
         places = [url(fact.host, fact.port) for fact in unseen]
         uids = ", ".join(sorted({str(fact.uid) for fact in unseen}))
         evidence = f"{', '.join(places)}: held by a process of uid {uids} that we may not look into"
-        yield Finding(Severity.UNSEEN, evidence, "sudo " + seen.ours("doctor"))
+        yield Finding(Severity.UNSEEN, evidence, as_root("doctor", seen.facts))
 
 
 def _half_closed(seen: Examination) -> Findings:
@@ -159,9 +159,15 @@ def _half_closed(seen: Examination) -> Findings:
 def _secrets(seen: Examination) -> Findings:
     for problem in seen.secrets.problems:
         yield Finding(Severity.UNSEEN, problem)
-    for path, mode in seen.secrets.open_files:
-        evidence = f"{path} holds a secret, and others may read it (mode {mode:04o})"
-        yield Finding(Severity.ERROR, evidence, f"chmod 600 {shlex.quote(path)}")
+    for file in seen.secrets.open_files:
+        evidence = f"{file.path} holds a secret, and others may read it (mode {file.mode:04o})"
+        sudo = "" if seen.facts.viewer_uid in (0, file.owner_uid) else "sudo "
+        path = shlex.quote(file.path)
+        command = f"{sudo}chmod 600 {path}"
+        if file.group is not None:
+            # With 600 the gateway itself could not read it at its next start.
+            command = f"{sudo}chgrp {shlex.quote(file.group)} {path} && {sudo}chmod 640 {path}"
+        yield Finding(Severity.ERROR, evidence, command)
     for unit, variable in seen.secrets.in_units:
         evidence = f"{unit.name} sets {variable}: anyone can read it with systemctl show"
         yield Finding(Severity.ERROR, evidence, seen.edit(unit))

@@ -115,7 +115,9 @@ def linger(seen: Examination) -> Findings:
     elif seen.lingers is False:
         user = seen.facts.subject.manager.user
         evidence = f"the user unit of {user} ends with the last session"
-        yield Finding(Severity.WARNING, evidence, f"loginctl enable-linger {user}")
+        # Without polkit, as on a small server, logind takes root's word only, even for one's own account.
+        sudo = "" if seen.facts.viewer_uid == 0 else "sudo "
+        yield Finding(Severity.WARNING, evidence, f"{sudo}loginctl enable-linger {user}")
     if seen.is_wsl:
         yield Finding(
             Severity.NOTE, "on WSL not even lingering keeps the virtual machine up when idle"

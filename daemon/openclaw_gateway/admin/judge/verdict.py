@@ -114,9 +114,12 @@ def _parked(facts: Facts) -> str | None:
         return f"behind {', '.join(map(str, others))}, which is still there"
     if is_taken(facts):
         return f"behind whoever has port {facts.subject.place.port}, which is still there"
-    if facts.parked_behind is not None:
-        return f"behind pid {facts.parked_behind}, which is gone"
-    return "behind another gateway, which is gone"
+    behind = "another gateway" if facts.parked_behind is None else f"pid {facts.parked_behind}"
+    if not facts.subject.place.is_port_known:
+        return (
+            f"behind {behind}; on which port we may not read, and so not whether it is still there"
+        )
+    return f"behind {behind}, which is gone"
 
 
 _CONTENDED = (EADDRINUSE, EAGAIN)

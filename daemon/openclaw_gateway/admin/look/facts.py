@@ -130,6 +130,8 @@ class Facts(NamedTuple):
     """Who is looking, as advice is for them."""
     viewer: str = "root"
     """Their name."""
+    reads_journal: bool = True
+    """Whether the journal shows them the unit's entries."""
     credentials: tuple[Credential, ...] = ()
     """What should come to the unit, and what came."""
     displaced_by: str | None = None

@@ -18,7 +18,7 @@ from openclaw_gateway.admin.look.facts import (
     Rival,
     Standby,
 )
-from openclaw_gateway.admin.look.history import Exit, duplicate_of, last_exits
+from openclaw_gateway.admin.look.history import Exit, duplicate_of, is_readable, last_exits
 from openclaw_gateway.admin.look.locks import names_living
 from openclaw_gateway.admin.look.subject import Subject
 from openclaw_gateway.admin.look.units import SYSTEM, Unit, manager_of, user_name
@@ -73,6 +73,7 @@ def gather(subject: Subject, holders: Mapping[int, Holder], rivals: tuple[Rival,
         displaced_by=displaced_by,
         viewer_uid=os.geteuid(),
         viewer=user_name(os.geteuid()),
+        reads_journal=is_readable(subject.manager),
     )
 
 

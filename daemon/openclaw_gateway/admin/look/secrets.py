@@ -19,11 +19,20 @@ _VARIABLES = (*SECRET_VARIABLES, CLUSTER_VARIABLE)
 _SECRET_KEYS = ('"token"', '"password"', "token:", "password:")
 
 
+class OpenFile(NamedTuple):
+    """A file with a secret in it that others may read."""
+
+    path: str
+    mode: int
+    owner_uid: int
+    group: str | None = None
+    """The group of a gateway that has to read it and does not own it; ``None`` if the owner alone reads it."""
+
+
 class Secrets(NamedTuple):
     """Places where a secret may lie, none of which was read for its value."""
 
-    open_files: tuple[tuple[str, int], ...] = ()
-    """Path and mode of files with a secret in them that others may read."""
+    open_files: tuple[OpenFile, ...] = ()
     in_units: tuple[tuple[Unit, str], ...] = ()
     """Unit and the name of the variable."""
     problems: tuple[str, ...] = ()
@@ -39,13 +48,19 @@ def _secrets_in(found: tuple[Unit, ...]) -> Iterator[tuple[Unit, str]]:
 
 def look_for_secrets(facts: Facts, found: tuple[Unit, ...]) -> Secrets:
     """Find secrets that others may read; the values stay unread where a file's mode tells enough."""
-    looks: list[tuple[str, Callable[[str], Iterator[tuple[str, int]]]]] = [
+    config_path = facts.subject.place.config_path
+
+    def open_configuration(path: str) -> Iterator[OpenFile]:
+        return _open_configuration(path, facts.subject.unit)
+
+    # What systemd reads, it reads as whoever it is, and the state is the gateway's own.
+    looks: list[tuple[str, Callable[[str], Iterator[OpenFile]]]] = [
         (facts.lock.state_dir, _open_in_state),
-        (facts.subject.place.config_path, _open_configuration),
-        (own_path_beside(facts.subject.place.config_path), _open_configuration),
+        (config_path, open_configuration),
+        (own_path_beside(config_path), open_configuration),
         *((path, _open_environment) for unit in found for path in files_of(unit)),
     ]
-    open_files: list[tuple[str, int]] = []
+    open_files: list[OpenFile] = []
     problems = []
     for path, find in looks:
         try:
@@ -57,25 +72,39 @@ def look_for_secrets(facts: Facts, found: tuple[Unit, ...]) -> Secrets:
     return Secrets(tuple(open_files), tuple(_secrets_in(found)), tuple(problems))
 
 
-def _open_in_state(directory: str) -> Iterator[tuple[str, int]]:
+def _open_in_state(directory: str) -> Iterator[OpenFile]:
     for name in sorted(os.listdir(directory)):
         if "token" in name or "password" in name:
-            path = os.path.join(directory, name)
-            mode = _mode(path)
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                yield path, mode
+            file = _file(os.path.join(directory, name))
+            if file.mode & (stat.S_IRWXG | stat.S_IRWXO):
+                yield file
 
 
-def _open_configuration(path: str) -> Iterator[tuple[str, int]]:
-    mode = _mode(path)
-    if mode & stat.S_IROTH and _mentions_secret(path):
-        yield path, mode
+def _open_configuration(path: str, unit: Unit | None) -> Iterator[OpenFile]:
+    file = _file(path)
+    if file.mode & stat.S_IROTH and _mentions_secret(path):
+        yield file._replace(group=_group_of_reader(unit, file.owner_uid))
 
 
-def _open_environment(path: str) -> Iterator[tuple[str, int]]:
-    mode = _mode(path)
-    if mode & stat.S_IROTH and _sets_secret(path):
-        yield path, mode
+def _open_environment(path: str) -> Iterator[OpenFile]:
+    file = _file(path)
+    if file.mode & stat.S_IROTH and _sets_secret(path):
+        yield file
+
+
+def _group_of_reader(unit: Unit | None, owner_uid: int) -> str | None:
+    """Return the group of the account that a system unit runs as, if that is neither root nor the owner."""
+    from grp import getgrgid
+    from pwd import getpwnam
+
+    if unit is None or not unit.manager.is_system or not unit.user:
+        return None
+    try:
+        account = getpwnam(unit.user)
+        group = getgrgid(account.pw_gid).gr_name
+    except KeyError:
+        return None
+    return None if account.pw_uid in (0, owner_uid) else group
 
 
 def _sets_secret(path: str) -> bool:
@@ -83,10 +112,11 @@ def _sets_secret(path: str) -> bool:
     return any(variables.get(name) for name in _VARIABLES)
 
 
-def _mode(path: str) -> int:
-    """Return a file's permissions; 0 for what is no file and holds nothing."""
+def _file(path: str) -> OpenFile:
+    """Return a file's permissions and owner; as permissions 0 for what is no file and holds nothing."""
     info = os.stat(path)
-    return stat.S_IMODE(info.st_mode) if stat.S_ISREG(info.st_mode) else 0
+    mode = stat.S_IMODE(info.st_mode) if stat.S_ISREG(info.st_mode) else 0
+    return OpenFile(path, mode, info.st_uid)
 
 
 def _mentions_secret(path: str) -> bool:
