@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from faults.extent import extent
@@ -28,8 +30,17 @@ FULL: list[dict[str, int]] = [
 SIZES = FULL if extent("MODEL_CLUSTER_FULL", 0, 1) else SAMPLE
 
 
+Note = Callable[[str, object], None]
+
+
 def explored(model: Model, **faults: int) -> Explored[World, Action]:
     return explore(model.begin(**faults), model.successors, model.problem)
+
+
+def verify(found: Explored[World, Action], record_property: Note) -> None:
+    """Nothing bad was found; how far the search went is kept for the report."""
+    assert found.violation is None, str(found.violation)
+    record_property("states", len(found.edges))
 
 
 def named(faults: dict[str, int]) -> str:
@@ -40,16 +51,17 @@ def named(faults: dict[str, int]) -> str:
 @pytest.mark.parametrize("faults", SIZES, ids=named)
 @pytest.mark.parametrize("rates", [(4, 5), (5, 4)], ids=["slow first", "fast first"])
 def test_there_is_never_a_second_active_gateway(
-    rates: tuple[int, ...], faults: dict[str, int]
+    rates: tuple[int, ...], faults: dict[str, int], record_property: Note
 ) -> None:
-    found = explored(Model(rates=rates, slow=True), **faults)
-    assert found.violation is None, str(found.violation)
+    verify(explored(Model(rates=rates, slow=True), **faults), record_property)
 
 
 @pytest.mark.parametrize("leases", [(LEASE, 2 * LEASE), (2 * LEASE, LEASE)])
-def test_hosts_with_different_leases_agree(leases: tuple[float, ...]) -> None:
-    found = explored(Model(leases=leases, slow=True), losses=extent("MODEL_CLUSTER_LOSSES", 0, 1))
-    assert found.violation is None, str(found.violation)
+def test_hosts_with_different_leases_agree(
+    leases: tuple[float, ...], record_property: Note
+) -> None:
+    losses = extent("MODEL_CLUSTER_LOSSES", 0, 1)
+    verify(explored(Model(leases=leases, slow=True), losses=losses), record_property)
 
 
 HOSTS = extent("MODEL_CLUSTER_HOSTS", 2, 3)
@@ -57,9 +69,9 @@ HOSTS = extent("MODEL_CLUSTER_HOSTS", 2, 3)
 
 
 @pytest.mark.timeout(1200)
-def test_one_is_active_of_as_many_hosts_as_there_is_time_for() -> None:
-    found = explored(Model(rates=(4, 5, 5)[:HOSTS], leases=(LEASE,) * HOSTS, slow=True))
-    assert found.violation is None, str(found.violation)
+def test_one_is_active_of_as_many_hosts_as_there_is_time_for(record_property: Note) -> None:
+    model = Model(rates=(4, 5, 5)[:HOSTS], leases=(LEASE,) * HOSTS, slow=True)
+    verify(explored(model), record_property)
 
 
 @pytest.mark.parametrize(
