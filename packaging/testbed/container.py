@@ -1,4 +1,4 @@
-"""A Debian root booted with systemd as PID 1, with no network, and thrown away afterwards."""
+"""A Debian root booted with systemd as PID 1, with no network but a test's own, and thrown away afterwards."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from testbed import roots
+from testbed.network import Namespace
 from testbed.sandbox import Sandbox, TestbedError, cgroups_of
 
 _ENVIRON = {
@@ -66,6 +67,7 @@ class Container:
         above: Sequence[Path] = (),
         upper: Path | None = None,
         shown: Mapping[str, Path] | None = None,
+        network: Namespace | None = None,
     ) -> None:
         """
         Describe a system; entering the ``with`` statement boots it.
@@ -74,11 +76,14 @@ class Container:
             release: ``bookworm`` or ``trixie``.
             kind: Of root, see ``roots``.
             above: What earlier containers kept in their ``upper``, topmost first.
-            upper: A directory that keeps what this one changes; it must be powered off in order.
+            upper: A directory that keeps what this one changes. What another root is to stand on must be
+                powered off in order; one that was killed can be booted again, as after a loss of power.
             shown: Directories of this host that it sees and cannot write to, by the path that they have there.
+            network: What it has for a network; by default none.
         """
         self.release = release
         self.state = "off"
+        self._network = network
         self._shown = shown or {}
         self._kind, self._above, self._upper = kind, above, upper
         self._resources = ExitStack()
@@ -93,7 +98,7 @@ class Container:
                     Sandbox(
                         (*self._above, *root.lowers),
                         [
-                            *("--boot", "--private-network", "--resolv-conf=off"),
+                            *("--boot", "--resolv-conf=off", self._network_option),
                             "--notify-ready=yes",
                             *(f"--bind-ro={host}:{path}" for path, host in self._shown.items()),
                         ],
@@ -117,6 +122,12 @@ class Container:
         traceback: TracebackType | None,
     ) -> None:
         self._resources.close()
+
+    @property
+    def _network_option(self) -> str:
+        if self._network is None:
+            return "--private-network"
+        return f"--network-namespace-path={self._network.path}"
 
     def _wait_for_boot(self, ready: socket.socket, *, timeout_s: float = 120) -> int:
         """
@@ -289,6 +300,20 @@ class Container:
         status = self._sandbox.wait(timeout_s=120)
         if status != 0:
             raise TestbedError(f"{self.release} ended with {status}:\n{self._sandbox.tail()}")
+
+    def kill(self) -> None:
+        """End it at once, as if its power was lost."""
+        self._resources.close()
+        self.state = "off"
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have none of its processes run for a ``with`` block, as a hypervisor may do to a machine."""
+        self._sandbox.freeze()
+        try:
+            yield
+        finally:
+            self._sandbox.thaw()
 
     def _nsenter(self, argv: Sequence[str], environ: Mapping[str, str] | None) -> list[str]:
         settings = [f"{name}={value}" for name, value in {**_ENVIRON, **(environ or {})}.items()]

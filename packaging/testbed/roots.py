@@ -6,6 +6,7 @@ Debian roots kept between runs: made once per release, stacked with overlayfs, s
     plain  base + the package's dependencies, downloaded but *not* installed
     test   plain + the tools that tests use inside
     watched  test + Prometheus, which runs from the boot on
+    clustered  test + etcd, which runs from the boot on, as a cluster of one
 
 A layer is a directory named by a hash of all that goes into it, the layers below it included. It is
 written under another name and renamed when complete, so what has the right name is whole.
@@ -43,6 +44,7 @@ _TESTERS = (
 )
 
 _WATCHERS = ("prometheus", "prometheus-node-exporter")
+_CLUSTERED = ("etcd-server", "etcd-client")
 
 _APT = """set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
@@ -111,6 +113,7 @@ def layers() -> dict[str, Layer]:
         "plain": Layer("base", _PLAIN, ("python3", *at_run_time)),
         "test": Layer("plain", _TEST, (*_TESTERS, *for_tests)),
         "watched": Layer("test", _TEST, _WATCHERS),
+        "clustered": Layer("test", _TEST, _CLUSTERED),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import shutil
 import subprocess
 import tempfile
@@ -132,7 +133,9 @@ class Sandbox:
         machine = f"testbed-{secrets.token_hex(4)}"
         self._output: IO[bytes] = output or tempfile.TemporaryFile()  # noqa: SIM115
         work = tempfile.mkdtemp(prefix=f"{machine}-")
-        groups = " ".join(str(ours / machine) for ours in cgroups_of("self").values())
+        ours = cgroups_of("self")
+        self._group = ours[""] / machine
+        groups = " ".join(str(own / machine) for own in ours.values())
         common = [
             *("systemd-nspawn", "--quiet", f"--directory={work}/root", f"--machine={machine}"),
             *("--register=no", "--keep-unit", "--link-journal=no"),
@@ -179,6 +182,29 @@ class Sandbox:
         except subprocess.TimeoutExpired:
             self.close()
             raise TestbedError(f"no end after {timeout_s:g} s:\n{self.tail()}") from None
+
+    def freeze(self) -> None:
+        """
+        Have none of its processes run, until it is thawed or closed; return once that is so.
+
+        Raises:
+            TestbedError: The kernel did not say so in time.
+
+        See Also:
+            The kernel's cgroup-v2.rst, ``cgroup.freeze``: what is frozen can be killed.
+        """
+        (self._group / "cgroup.freeze").write_text("1")
+        poller = select.poll()
+        with open(self._group / "cgroup.events") as events:
+            poller.register(events, select.POLLPRI)
+            while "frozen 1" not in events.read():
+                if not poller.poll(30_000):
+                    raise TestbedError(f"{self._group} does not freeze")
+                events.seek(0)
+
+    def thaw(self) -> None:
+        """Have its processes go on."""
+        (self._group / "cgroup.freeze").write_text("0")
 
     def close(self) -> None:
         """Kill what still runs and wait until its processes, mounts and groups are gone."""

@@ -179,24 +179,33 @@ def booted_with_package(
     """
     Boot a system that had the package installed before.
 
-    The first caller installs it and keeps what that changed beside the package, for all others.
-
     Args:
         release: ``bookworm`` or ``trixie``.
         shown: Directories of this host that it sees and cannot write to, by the path that they have there.
     """
+    with Machine(release, above=[image(release)], shown=shown) as machine:
+        yield machine
+
+
+def image(release: str, kind: str = "test") -> Path:
+    """
+    Return what installing the package changes in a root of this kind, for machines to stand on.
+
+    The first caller installs it and keeps that beside the package, for all others. It has no machine id, as images
+    should: each machine that is made from it gets one of its own, machine-id(5).
+    """
     built = package.build(release)
-    kept = built.directory / "installed"
-    with open(built.directory / "installed.lock", "w") as lock:
+    name = "installed" if kind == "test" else f"installed-{kind}"
+    kept, whole = built.directory / name, built.directory / f"{name}.whole"
+    with open(built.directory / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        whole = built.directory / "installed.whole"
         if not whole.exists():
-            for left_over in (kept, kept.with_name("installed.work")):
+            for left_over in (kept, kept.with_name(f"{name}.work")):
                 if left_over.exists():
                     shutil.rmtree(left_over)
-            with Machine(release, upper=kept) as machine:
+            with Machine(release, kind=kind, upper=kept) as machine:
                 machine.install(built.deb)
+                machine.run(": >/etc/machine-id; rm -f /var/lib/dbus/machine-id")
                 machine.poweroff()
             whole.touch()
-    with Machine(release, above=[kept], shown=shown) as machine:
-        yield machine
+    return kept
