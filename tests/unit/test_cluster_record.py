@@ -60,7 +60,12 @@ def test_anything_else_is_no_record(value: bytes) -> None:
     assert parse(value) is None
 
 
-@pytest.mark.parametrize("lease", [-1, 10**12, "15000", True, 1.5])
+def test_longest_lease_and_longest_record_are_read() -> None:
+    longest = RECORD._replace(lease_ms=86_400_000)
+    assert parse(encode(longest).ljust(MAX_RECORD_BYTES)) == longest
+
+
+@pytest.mark.parametrize("lease", [-1, 86_400_001, 10**12, "15000", True, 1.5])
 def test_absurd_lease_of_another_is_not_waited_for(lease: object) -> None:
     found = parse(json.dumps({"holder": "h", "ownerId": "o", "leaseMs": lease}).encode())
     assert found == Record("h", "o")

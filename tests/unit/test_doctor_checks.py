@@ -127,6 +127,7 @@ CASES = [
     ("start-limit", of_unit(start_limit_burst=0), WARNING, "no start limit", "systemctl edit"),
     ("start-limit", of_unit(start_limit_interval_s=10.0), WARNING, "never trips", "systemctl edit"),
     ("start-limit", of_unit(start_limit_interval_s=100.0, start_limit_burst=5), WARNING, "can't hold 5 attempts, which take 160 s", "systemctl edit"),
+    ("start-limit", of_unit(start_limit_interval_s=160.0, start_limit_burst=5), WARNING, "which take 160 s", "systemctl edit"),
     ("start-limit-latch", seen(nobody(unit=failed_unit(75, restarts=5))), ERROR, "gave up after 5 restarts", "systemctl reset-failed openclaw-gateway.service && systemctl start"),
     ("daemon-reload", of_unit(needs_daemon_reload=True), WARNING, "changed on disk", "systemctl daemon-reload"),
     ("overrides", of_unit(environment={"OPENCLAW_GATEWAY_PORT": "1"}), NOTE, "sets OPENCLAW_GATEWAY_PORT", "systemctl cat"),
@@ -271,6 +272,17 @@ def test_cases_cover_every_check() -> None:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 def test_all_is_well_with_a_healthy_unit(check: Any) -> None:
     assert check.run(seen()) == ()
+
+
+@pytest.mark.parametrize(
+    ("check", "changes"),
+    [
+        ("time-outs", {"stop_timeout_s": 10.0}),
+        ("start-limit", {"start_limit_interval_s": 161.0, "start_limit_burst": 5}),
+    ],
+)
+def test_what_just_suffices_is_no_finding(check: str, changes: dict[str, Any]) -> None:
+    assert findings(check, of_unit(**changes)) == ()
 
 
 def test_all_is_well_with_a_healthy_cluster() -> None:

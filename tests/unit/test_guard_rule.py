@@ -95,6 +95,12 @@ def test_78_beside_somebody_else_is_a_matter_of_contention(phase: Phase) -> None
     assert ended(phase, Exit(code=78), contended=True) is None
 
 
+def test_78_after_a_stop_is_its_own_matter_whoever_is_there_by_then() -> None:
+    ending = ended(Phase.STOPPING, Exit(code=78), contended=True)
+    assert ending is not None
+    assert ending.exit_code == ExitCode.CONFIG
+
+
 def test_78_with_nobody_around_is_the_configurations() -> None:
     ending = ended(Phase.STARTING, Exit(code=78))
     assert ending is not None
