@@ -11,6 +11,7 @@ active, and a lease of 6 s. All of it runs with ``FAULTS_FULL=1``: both releases
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from manual import commands, displays
 from openclaw_gateway.supervisor.events import Event
 from testbed import roots
 from testbed.network import Network
+from testbed.sandbox import TestbedError
 
 FULL = bool(extent("CLUSTER_HOSTS_FULL", 0, 1))
 RECIPE = ("openclaw-cluster.7", "THREE HOSTS")
@@ -202,7 +204,12 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with ExitStack() as stack:
-        network = stack.enter_context(Network())
+        try:
+            network = stack.enter_context(Network())
+        except TestbedError as error:
+            if os.environ.get("SYSTEM_TESTS") == "required":
+                raise
+            pytest.skip(f"TESTS OF THREE BOOTED HOSTS LEFT OUT: {error}")
         folder = tmp_path_factory.mktemp("hosts")
         above = image(release, "clustered")
         made = Cluster([Host(name, release, above, network, folder) for name in _ADDRESSES])
