@@ -19,6 +19,7 @@ from openclaw_gateway.supervisor.events import Priority
 
 if TYPE_CHECKING:
     from openclaw_gateway.admin.look.selection import Selection
+    from openclaw_gateway.admin.report import Report
 
 _SETTING_FLAGS: tuple[tuple[str, str | None, str], ...] = (
     ("--port", "PORT", "port to listen on (default 18789)"),
@@ -264,6 +265,12 @@ def _config(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode(printed.exit_code)
 
 
+def _show(report: Report) -> int:
+    """Print what a verb has to say; return what to exit with."""
+    print("\n".join(report.lines))
+    return report.exit_code
+
+
 def _status(arguments: argparse.Namespace) -> int:
     from openclaw_gateway.admin import status
     from openclaw_gateway.admin.render import Paint, wants_colour
@@ -284,8 +291,7 @@ def _status(arguments: argparse.Namespace) -> int:
             as_json=arguments.json,
             paint=paint,
         )
-    print("\n".join(report.lines))
-    return report.exit_code
+    return _show(report)
 
 
 def _probe(arguments: argparse.Namespace) -> int:
@@ -297,8 +303,7 @@ def _probe(arguments: argparse.Namespace) -> int:
         timeout_s=arguments.timeout,
         as_json=arguments.json,
     )
-    print("\n".join(report.lines))
-    return report.exit_code
+    return _show(report)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -311,8 +316,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         fix=arguments.fix,
         paint=Paint(coloured=wants_colour(sys.stdout, os.environ)),
     )
-    print("\n".join(report.lines))
-    return report.exit_code
+    return _show(report)
 
 
 def _logs(arguments: argparse.Namespace) -> int:
@@ -357,8 +361,7 @@ def _call(arguments: argparse.Namespace) -> int:
         timeout_s=arguments.timeout,
         as_json=arguments.json,
     )
-    print("\n".join(report.lines))
-    return report.exit_code
+    return _show(report)
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:

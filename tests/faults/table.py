@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -93,10 +94,13 @@ def figures_of(test: str, outcomes: dict[str, dict[str, str]]) -> list[str]:
     return [outcome["figures"] for outcome in of_it if "figures" in outcome]
 
 
-def gateway_faults(outcomes: dict[str, dict[str, str]]) -> list[str]:
+def gateway_faults(
+    outcomes: dict[str, dict[str, str]],
+    faults: Sequence[tuple[int, str, str]] = GATEWAY_FAULTS,
+) -> list[str]:
     """Return the table of what only a gateway can suffer: ``holds`` if every test of a row says so."""
     lines = ["| fault | openclaw-gateway |", "|---|---|"]
-    for _, title, tests in GATEWAY_FAULTS:
+    for _, title, tests in faults:
         bad = {outcome_of(test, outcomes) for test in tests.split()} - {"passed"}
         verdict = ", ".join(sorted(bad)) or HOLDS
         figures = [figure for test in tests.split() for figure in figures_of(test, outcomes)]

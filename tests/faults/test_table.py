@@ -8,39 +8,39 @@ import pytest
 
 from faults import table
 
+FAULTS = ((1, "title", "test_one test_two"),)
 
-def cell(monkeypatch: pytest.MonkeyPatch, **outcomes: str) -> str:
-    monkeypatch.setattr(table, "GATEWAY_FAULTS", ((1, "title", "test_one test_two"),))
+
+def cell(**outcomes: str) -> str:
     recorded = {f"x.py::{name}": {"outcome": outcome} for name, outcome in outcomes.items()}
-    return table.gateway_faults(recorded)[-1]
+    return table.gateway_faults(recorded, FAULTS)[-1]
 
 
-def test_row_holds_if_every_test_of_it_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_holds_if_every_test_of_it_passed() -> None:
     outcomes = {"test_one": "passed", "test_two[a]": "passed", "test_two[b]": "passed"}
-    assert cell(monkeypatch, **outcomes) == "| title | holds |"
+    assert cell(**outcomes) == "| title | holds |"
 
 
-def test_row_with_a_test_that_did_not_run_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cell(monkeypatch, test_one="passed") == "| title | not run |"
+def test_row_with_a_test_that_did_not_run_does_not_hold() -> None:
+    assert cell(test_one="passed") == "| title | not run |"
 
 
-def test_row_with_one_bad_parameter_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_with_one_bad_parameter_does_not_hold() -> None:
     outcomes = {"test_one": "passed", "test_two[a]": "passed", "test_two[b]": "failed"}
-    assert cell(monkeypatch, **outcomes) == "| title | failed |"
+    assert cell(**outcomes) == "| title | failed |"
 
 
-def test_test_of_a_longer_name_counts_for_its_own_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_of_a_longer_name_counts_for_its_own_row_only() -> None:
     outcomes = {"test_one": "passed", "test_two_and_more": "passed"}
-    assert cell(monkeypatch, **outcomes) == "| title | not run |"
+    assert cell(**outcomes) == "| title | not run |"
 
 
-def test_row_shows_what_its_tests_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "GATEWAY_FAULTS", ((1, "title", "test_one test_two"),))
+def test_row_shows_what_its_tests_measured() -> None:
     outcomes = {
         "x.py::test_one": {"outcome": "passed", "figures": "3 starts"},
         "x.py::test_two": {"outcome": "passed"},
     }
-    assert table.gateway_faults(outcomes)[-1] == "| title | holds: 3 starts |"
+    assert table.gateway_faults(outcomes, FAULTS)[-1] == "| title | holds: 3 starts |"
 
 
 @pytest.mark.parametrize("row", table.GATEWAY_FAULTS, ids=lambda row: row[1])
