@@ -9,8 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from openclaw_gateway.guard.rule import Phase
-from openclaw_gateway.guard.textfile import ENDED, SILENT, STANDBY, Snapshot, exposition
+from openclaw_gateway.guard.textfile import ENDED, SILENT, STANDBY, Snapshot, Textfile, exposition
 from openclaw_gateway.protocol.role import Lease, Role
+from openclaw_gateway.supervisor.events import Priority
+from openclaw_gateway.supervisor.journal import PlainJournal
+from openclaw_gateway.supervisor.vitals import Vitals
 
 MANUAL = Path(__file__).parents[2] / "packaging/man/openclaw-guard.8"
 SEEN = Snapshot(
@@ -80,6 +83,27 @@ def test_what_is_not_known_is_left_out() -> None:
 def test_label_is_quoted_as_the_format_wants_it() -> None:
     role = Role('a"b\\c', True, "", "", None, None, "")
     assert r'active{port="18789",cluster="a\"b\\c"} 1' in exposition(SEEN._replace(role=role))
+
+
+@pytest.mark.parametrize(
+    ("later_s", "written_s"), [(9.9, 100.0), (10.0, 110.0), (3600.0, 3700.0), (-1.0, 99.0)]
+)
+def test_file_is_refreshed_once_it_is_old_or_from_the_future(
+    tmp_path: Path, later_s: float, written_s: float
+) -> None:
+    now_s = [100.0]
+    path = tmp_path / "guard.prom"
+    textfile = Textfile(
+        str(path),
+        port=18789,
+        vitals=Vitals(),
+        journal=PlainJournal(Priority.ERROR),
+        clock=lambda: now_s[0],
+    )
+    textfile.entered(Phase.READY)
+    now_s[0] += later_s
+    textfile.refresh()
+    assert f'written_timestamp_seconds{{port="18789"}} {written_s!r}' in path.read_text()
 
 
 def test_manual_names_every_metric_and_no_other() -> None:

@@ -165,7 +165,15 @@ class Textfile:
         lease: Returns how the cluster's record is kept.
     """
 
-    def __init__(self, path: str | None, *, port: int, vitals: Vitals, journal: Journal) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        *,
+        port: int,
+        vitals: Vitals,
+        journal: Journal,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """
         Write nothing yet.
 
@@ -174,7 +182,9 @@ class Textfile:
             port: What is guarded.
             vitals: What the guard's heartbeat knows.
             journal: Told once when the file can't be written; the guard goes on without.
+            clock: The wall clock, Unix time.
         """
+        self._clock = clock
         self._path, self._vitals, self._journal = path, vitals, journal
         self._told = self._written = False
         self._looks: Counter[str] = Counter()
@@ -216,7 +226,7 @@ class Textfile:
 
     def started(self) -> None:
         """Show that the program has been started just now."""
-        self._change(phase=Phase.STARTING, child_started_s=time.time())
+        self._change(phase=Phase.STARTING, child_started_s=self._clock())
 
     def entered(self, phase: Phase) -> None:
         """Show what the program has come to."""
@@ -231,13 +241,13 @@ class Textfile:
             self.refresh()
 
     def refresh(self) -> None:
-        """Write once more if the last time is a while ago."""
-        if not 0 <= time.time() - self._snapshot.written_at_s < _FRESH_S:
+        """Write once more if the last time is a while ago, or by a clock that was set back still to come."""
+        if not 0 <= self._clock() - self._snapshot.written_at_s < _FRESH_S:
             self._change()
 
     def _change(self, **fields: Any) -> None:
         self._snapshot = self._snapshot._replace(
-            written_at_s=time.time(),
+            written_at_s=self._clock(),
             pinged_at_s=self._vitals.pinged_at_s,
             watchdog_s=self._vitals.watchdog_s,
             lease=self.lease(),
