@@ -273,7 +273,10 @@ class Driven:
         self._scene = scene
         read_end, self._decisions = os.pipe()
         self._process = Stepped(lambda: _be_gateway(settings, read_end, reclaims=scene.reclaims))
+        self._asking_for = read_end
         os.close(read_end)
+        self._ahead: Call | None = None
+        """The call at whose door it stands already."""
         self._holds: dict[int, str] = {}
         """Descriptors whose closing others can notice."""
         self._looking = False
@@ -284,7 +287,8 @@ class Driven:
 
     def step(self) -> tuple[str, int] | None:
         """Make the next noticeable system call; return its kind of step and its result, ``None`` at the end."""
-        call = self._process.run_to(lambda call: self._kind(call) is not None)
+        call, self._ahead = self._ahead, None
+        call = call or self._process.run_to(lambda call: self._kind(call) is not None)
         if call is None:
             return None
         kind = self._kind(call)
@@ -298,6 +302,12 @@ class Driven:
             assert again and result is not None
         if kind == _KINDS[Step.ASK_FIRST]:
             return kind, self._ask_on(result)
+        if kind == _KINDS[Step.READ_BEFORE]:
+            # Whether the writer is alive is asked next, and is part of the step.
+            ahead = self._process.run_to(
+                lambda call: self._kind(call) is not None or self._is_asking(call)
+            )
+            self._ahead = None if ahead is None or self._is_asking(ahead) else ahead
         self._remember(kind, call, result)
         return kind, result
 
@@ -325,11 +335,16 @@ class Driven:
                 opened = self._process.result() or 0
         return 0
 
+    def _is_asking(self, call: Call) -> bool:
+        """Whether it is about to read a decision."""
+        return call.name == "read" and call.arguments[0] == self._asking_for
+
     def _opens_node_lock(self, call: Call) -> bool:
         return call.name == "openat" and self._process.text(call.arguments[1]).endswith(_NODE_LOCK)
 
     def finish(self) -> int:
         """Run to the end, which must come without another noticeable call, and return the exit code."""
+        assert self._ahead is None
         call = self._process.run_to(lambda call: self._kind(call) is not None)
         assert call is None, f"goes on with {self._kind(call)}"
         os.close(self._decisions)
