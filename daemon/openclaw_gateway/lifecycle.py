@@ -230,9 +230,7 @@ class _Serving:
 
         stop, hurry, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
         with _signals(stop, hurry, reload, self._life.stop_on):
-            if self._claim.base_port is not None:
-                loop = asyncio.get_running_loop()
-                loop.add_reader(self._claim.base_port, self._claim.answer)
+            asyncio.get_running_loop().add_reader(self._claim.base_port, self._claim.answer)
             try:
                 await _first(stop.wait(), self._live(reload))
             finally:
