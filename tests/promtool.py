@@ -1,5 +1,5 @@
 """
-Prometheus' own checker, from Debian's package ``prometheus``.
+Prometheus' own checker, from Debian's package ``promtool``, or ``prometheus`` before Debian 13.
 
 Where the package is not installed it is unpacked into a cache and not installed: installing it would start
 a Prometheus on the machine of whoever runs the tests. That needs no root either.
@@ -18,6 +18,8 @@ import pytest
 
 from given import CAP_S
 
+_PACKAGES = ("promtool", "prometheus")
+"""Where it is in Debian 13, and where before."""
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openclaw-gateway"
 
 
@@ -42,24 +44,27 @@ def promtool() -> str:
 def _unpack(folder: Path) -> str:
     """Unpack Debian's package, once for all runs side by side. Returns why that can't be done."""
     if shutil.which("apt-get") is None:
-        return "no apt-get to get Debian's package prometheus with"
+        return "no apt-get to get Debian's package with"
     _CACHE.mkdir(parents=True, exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (folder / "complete").exists():
+        if (folder / "complete").exists() and (folder / "usr/bin/promtool").exists():
             return ""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        done = subprocess.run(
-            ["apt-get", "-q", "-o", "Acquire::Retries=1", "download", "prometheus"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=5 * CAP_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            return f"apt-get download prometheus: {done.stderr.strip().splitlines()[-1:]}"
+        for name in _PACKAGES:
+            done = subprocess.run(
+                ["apt-get", "-q", "-o", "Acquire::Retries=1", "download", name],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=5 * CAP_S,
+                check=False,
+            )
+            if done.returncode == 0:
+                break
+        else:
+            return f"apt-get download {name}: {done.stderr.strip().splitlines()[-1:]}"
         (package,) = folder.glob("*.deb")
         subprocess.run(["dpkg-deb", "--extract", package, folder], check=True, timeout=CAP_S)
         package.unlink()

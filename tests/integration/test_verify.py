@@ -25,10 +25,14 @@ def verified(tmp_path: Path, drop_in: str) -> Verified:
     fragment.write_text(text)
     (tmp_path / f"{NAME}.d").mkdir()
     (tmp_path / f"{NAME}.d/x.conf").write_text(drop_in)
-    return verify(
+    found = verify(
         _unit(str(fragment), f"{tmp_path}/{NAME}.d/x.conf"),
         {**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
     )
+    if os.geteuid() != 0 and not os.path.isdir("/run/systemd"):
+        assert found.problem and "/run/systemd" in found.problem
+        pytest.skip(f"systemd's files can't be checked here: {found.problem}")
+    return found
 
 
 def _unit(fragment: str, drop_in: str) -> Unit:

@@ -60,7 +60,12 @@ def verify(unit: Unit, environ: Mapping[str, str] = os.environ) -> Verified:
         return Verified((), "systemd-analyze may not be run")
     except subprocess.TimeoutExpired:
         return Verified((), f"systemd-analyze did not answer within {_TIMEOUT_S:g} s")
-    return Verified(tuple(parse(said.stderr, unit)))
+    faults = tuple(parse(said.stderr, unit))
+    # Where it could not look at all, as an ordinary user without a /run/systemd, its silence on the unit says nothing.
+    failure = next((line for line in said.stderr.splitlines() if line.startswith("Failed to ")), "")
+    if said.returncode != 0 and failure and not faults:
+        return Verified((), f"systemd-analyze verify: {failure}")
+    return Verified(faults)
 
 
 def parse(text: str, unit: Unit) -> Iterator[UnitFault]:
