@@ -15,7 +15,7 @@ run: $(VENV)/run
 
 # With a real systemd too, where that is possible: as root. Otherwise pytest says what was left out.
 test: check browser
-	@if [ "$$(id -u)" = 0 ]; then packaging/need debootstrap systemd-container || true; \
+	@if [ "$$(id -u)" = 0 ]; then packaging/need debootstrap systemd-container iproute2 || true; \
 	else echo "tests on a booted system are left out: they need root"; fi
 	$(SYSTEM)
 	@$(MAKE) --no-print-directory unit
@@ -42,7 +42,7 @@ deb: roots
 roots:
 	@[ "$$(id -u)" = 0 ] || { echo "make $(or $(MAKECMDGOALS),deb) needs root: it sets up clean Debian roots in" \
 	    "containers. Try: sudo make $(or $(MAKECMDGOALS),deb)" >&2; exit 1; }
-	packaging/need debootstrap systemd-container
+	packaging/need debootstrap systemd-container iproute2
 	PYTHONPATH=packaging $(PYTHON) -m testbed prepare
 
 # What the package does on a booted system, all of it on both releases; "make test" has a sample.

@@ -22,6 +22,7 @@ _LONGEST = (
     "test_debian_versions",
     "test_autopkgtest",
     "test_kept_listener",
+    "test_cluster_hosts",
     "test_apt",
     "test_admin",
     "test_guard_node",
