@@ -49,9 +49,8 @@ _ERRORS = {
 
 pytestmark = [
     pytest.mark.skipif(not CAN_FAIL_CALLS, reason="calls can be made to fail on x86-64"),
-    pytest.mark.timeout(
-        2400 // STRIDE
-    ),  # on a busy machine all of the calls have been seen to take more than 600
+    # On a busy machine all of the calls have been seen to take more than 600.
+    pytest.mark.timeout(2400 // STRIDE),
 ]
 
 
