@@ -17,8 +17,7 @@ run: $(VENV)/run
 test: check browser
 	@if [ "$$(id -u)" = 0 ]; then packaging/need debootstrap systemd-container iproute2 || true; \
 	else echo "tests on a booted system are left out: they need root"; fi
-	$(SYSTEM)
-	@$(MAKE) --no-print-directory unit
+	@code=0; $(SYSTEM) || code=$$?; $(MAKE) --no-print-directory unit || code=$$?; exit $$code
 
 check: $(VENV)/test
 	$(BIN)/ruff format --check .
