@@ -18,11 +18,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from conftest import CAP_S, clean_environ, free_port
+
+if TYPE_CHECKING:
+    from cryptography.x509 import KeyUsage
 
 HEARTBEAT_MS, ELECTION_MS = 100, 1000
 """etcd's defaults; a stopped leader is replaced after one to two of the latter."""
@@ -239,6 +242,7 @@ def certificates(folder: Path) -> dict[str, str]:
     named = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "someone")])
     subjects = {"ca": authority, "named": named}
     authority_key = ec.generate_private_key(ec.SECP256R1())
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     paths = {}
     for name in ("ca", "server", "client", "named"):
         key = authority_key if name == "ca" else ec.generate_private_key(ec.SECP256R1())
@@ -251,10 +255,14 @@ def certificates(folder: Path) -> dict[str, str]:
             .not_valid_before(now - datetime.timedelta(hours=1))
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(x509.BasicConstraints(name == "ca", None), critical=True)
+            # Critical where there is no subject, and the rest: Python 3.13 wants what RFC 5280 does.
             .add_extension(
                 x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-                critical=False,
+                critical=name not in subjects,
             )
+            .add_extension(identifier, critical=False)
+            .add_extension(_usage(signs=name == "ca"), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
             .sign(authority_key, hashes.SHA256())
         )
         pem, private = folder / f"{name}.pem", folder / f"{name}.key"
@@ -271,9 +279,19 @@ def certificates(folder: Path) -> dict[str, str]:
     return paths
 
 
+def _usage(*, signs: bool) -> KeyUsage:
+    """Return what a key is for: an authority's signs certificates, all others' handshakes."""
+    from cryptography.x509 import KeyUsage
+
+    others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    unused = dict.fromkeys((*others, "crl_sign", "encipher_only", "decipher_only"), False)
+    return KeyUsage(digital_signature=not signs, key_cert_sign=signs, **unused)
+
+
 def speaking_tls(paths: dict[str, str]) -> dict[str, Any]:
     """Return what ``running`` is given for nodes that speak TLS, and only to who has a certificate of the authority's."""
     context = ssl.create_default_context(cafile=paths["ca"])
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python 3.13 does by itself
     context.load_cert_chain(paths["client"], paths["client-key"])
     options = ("--cert-file", paths["server"], "--key-file", paths["server-key"])
     options += ("--trusted-ca-file", paths["ca"], "--client-cert-auth")
