@@ -60,7 +60,8 @@ _TEST = """set -eu
 dpkg --install /out/*.deb
 cp -r /in/source /var/tmp/source
 cd /var/tmp/source
-exec python3 -m pytest -p no:cacheprovider "$@"
+# Three times what it takes: should it hang, pytest says where.
+exec timeout --signal=INT 20m python3 -m pytest -p no:cacheprovider "$@"
 """
 
 

@@ -218,6 +218,19 @@ def test_status_survives_any_alphabet_and_injects_no_fields(notify: NotifySocket
     assert notify.wait_for("STATUS=") == "STATUS=läuft ✓ READY=1 ok"
 
 
+def test_what_the_process_inherited_is_not_spoken_to(
+    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inherited:
+        inherited.bind("")  # a name of the kernel's choice: unix(7), "autobind"
+        monkeypatch.setenv("NOTIFY_SOCKET", "@" + inherited.getsockname()[1:].decode())
+        speaking_to(notify.path).status("x")
+        assert notify.wait_for("STATUS=") == "STATUS=x"
+        inherited.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            inherited.recv(100)
+
+
 def test_same_status_is_sent_once(notify: NotifySocket) -> None:
     supervisor = speaking_to(notify.path)
     for _ in range(3):
@@ -308,6 +321,7 @@ def test_abstract_socket_is_spoken_to() -> None:
     name = f"openclaw-gateway-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0{name}")
+        listening.settimeout(CAP_S)
         speaking_to(f"@{name}").ping()
         assert listening.recv(100) == b"WATCHDOG=1"
 

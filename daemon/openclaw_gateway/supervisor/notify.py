@@ -158,16 +158,17 @@ class _Line:
     """The way to systemd's socket: sdnotify's, with its errors for us to handle."""
 
     def __init__(self, address: str) -> None:
+        import socket
+
         from sdnotify import SystemdNotifier
 
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        # It connects to what the process's environment names, and has no socket if that fails.
         self._notifier: SystemdNotifier = SystemdNotifier()
         self._notifier.debug = True  # "raise any exceptions generated to the caller"
-        if self._notifier.socket is None:
-            import socket
-
-            self._notifier.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # Its own socket goes where the process's environment says, and is None if nobody is there.
+        if self._notifier.socket is not None:
+            self._notifier.socket.close()
+        self._notifier.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifier.socket.setblocking(False)
 
     def send(self, message: str, *descriptors: int) -> OSError | None:
@@ -187,7 +188,7 @@ class _Line:
             except OSError as error:
                 if error.errno not in _UNCONNECTED:
                     raise
-                # Whoever made the socket anew, as a container's supervisor may, is listening again.
+                # The first message; or whoever made the socket anew, as a container's supervisor may, listens again.
                 self._notifier.socket.connect(self._address)
                 self._send(message, descriptors)
         except OSError as error:
