@@ -36,9 +36,14 @@ _ON_ONE_RELEASE = {
     "test_call": "trixie",
     "test_cluster": "trixie",
     "test_example_of_the_manual_works": "bookworm",
+    "test_fifty_restarts_are_each_ready_when_systemctl_returns": "bookworm",
     "test_findings": "bookworm",
     "test_guard": "trixie",
+    "test_killed_gateway_is_back": "bookworm",
+    "test_openclaws_own_user_unit_runs_behind_a_guard_by_the_recipe": "trixie",
     "test_page_of_service": "bookworm",
+    "test_restart_by_openclaws_own_command_goes_through_systemd": "trixie",
+    "test_unit_by_the_recipe_is_active_only_once_startupz_says_started": "bookworm",
     "test_watched": "trixie",
 }
 """
