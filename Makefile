@@ -58,7 +58,7 @@ faults: $(VENV)/test $(VENV)/controls/installed
 	    tests/integration/test_claim.py tests/integration/test_supervision.py \
 	    tests/integration/test_beside_others.py tests/integration/test_kept_listener.py; code=$$?; \
 	    $(BIN)/python tests/faults/table.py build/faults.json README.md; \
-	    $(BIN)/pytest tests/integration/test_beside_node.py || code=$$?; \
+	    $(BIN)/pytest tests/integration/test_beside_node.py tests/integration/test_same_settings.py || code=$$?; \
 	    $(MAKE) --no-print-directory system || code=$$?; exit $$code
 
 # Other people's locks, to compare with.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import pytest
+
 import npm
+from faults.extent import extent
 
 VERSION = "2026.9.6"
 START_CAP_S = 600.0
@@ -15,6 +18,11 @@ Six seconds on a quiet machine, two minutes on one with twenty times its load; r
 On such a machine its own start may fail as well, for a heartbeat of its own that is not ready within 5 s,
 and only the next one succeeds.
 """
+
+in_full = pytest.mark.skipif(
+    not extent("NODE_FULL", 0, 1), reason="a sample; all of it with FAULTS_FULL=1"
+)
+"""Marks what a sample does without, as each start takes so long."""
 
 _SOURCE = Path(__file__).parent / "peer"
 

@@ -18,7 +18,7 @@ import npm
 from conftest import TOKEN, Daemon, NotifySocket, Start, clean_environ, free_port
 from faults.extent import extent
 from node_gateway import NodeGateway, configure, healthy, node_gateway
-from node_package import START_CAP_S, cache, command, installed
+from node_package import START_CAP_S, cache, command, in_full, installed
 from openclaw_gateway.host.ports import listening
 
 pytestmark = pytest.mark.timeout(
@@ -208,6 +208,7 @@ def test_node_gateway_that_is_starting_is_contended_not_gone(
     untouched.check()
 
 
+@in_full
 def test_duplicate_of_a_node_gateway_that_speaks_tls_knows_it_for_healthy(
     start_node: StartNode, begin: Begin, tmp_path: Path, state_dir: Path, port: int
 ) -> None:
@@ -307,7 +308,7 @@ def test_guarded_node_gateway_stays_whatever_else_is_started(
                 assert duplicate.refused() == _HEALTHY_DUPLICATE, duplicate.log
         records = _records(state_dir)
         theirs = {"its state and port": start_node(state_dir, port)}
-        if extent("NODE_GUARD_FULL", 0, 1):
+        if extent("NODE_FULL", 0, 1):
             theirs["its state"] = start_node(state_dir, free_port())
             theirs["its port"] = start_node(tmp_path / "other", port)
         codes = {how: node.refused() for how, node in theirs.items()}
@@ -320,6 +321,7 @@ def test_guarded_node_gateway_stays_whatever_else_is_started(
         guarded.stop()
 
 
+@in_full
 def test_node_gateway_of_an_installed_unit_ends_a_guards_child_and_is_left_alone_by_the_next_guard(
     start_node: StartNode, begin: Begin, tmp_path: Path, state_dir: Path, port: int
 ) -> None:
@@ -338,9 +340,7 @@ def test_node_gateway_of_an_installed_unit_ends_a_guards_child_and_is_left_alone
     assert rival.healthy
 
 
-@pytest.mark.parametrize(
-    "moment", ["", "locked"] if extent("NODE_GUARD_FULL", 0, 1) else ["locked"]
-)
+@pytest.mark.parametrize("moment", [pytest.param("", marks=in_full), "locked"])
 def test_of_a_guard_and_a_node_gateway_that_start_in_the_same_second_exactly_one_serves(
     start_node: StartNode, begin: Begin, state_dir: Path, port: int, moment: str
 ) -> None:
@@ -361,8 +361,12 @@ def test_of_a_guard_and_a_node_gateway_that_start_in_the_same_second_exactly_one
 
 @pytest.mark.parametrize(
     "moment",
-    ["", "resolving authentication", "starting...", "shutdown budget at startup"],
-    ids=["exec", "configuration read", "about to lock", "locked"],
+    [
+        pytest.param("", id="exec", marks=in_full),
+        pytest.param("resolving authentication", id="configuration read", marks=in_full),
+        pytest.param("starting...", id="about to lock"),
+        pytest.param("shutdown budget at startup", id="locked"),
+    ],
 )
 def test_of_two_that_start_in_the_same_second_exactly_one_serves(
     start_node: StartNode, begin: Begin, state_dir: Path, port: int, moment: str

@@ -14,6 +14,7 @@ import node_package
 import npm
 from conftest import CAP_S, Start
 from node_gateway import NodeGateway
+from node_package import in_full
 from openclaw_gateway.client.conversation import AnsweredError, begun, fingerprint_of
 from openclaw_gateway.client.health import check
 from openclaw_gateway.host.ports import listening
@@ -139,7 +140,10 @@ def nodes(state_dir: Path, port: int, *, tls: bool) -> Seen:
         gateway.clean_up()
 
 
-@pytest.mark.parametrize("files", [variables, included, encrypted, lan])
+@pytest.mark.parametrize(
+    "files",
+    [variables, pytest.param(included, marks=in_full), encrypted, pytest.param(lan, marks=in_full)],
+)
 def test_both_serve_the_same_from_the_same_directory(
     own: Any, state_dir: Path, port: int, files: Any
 ) -> None:

@@ -14,9 +14,8 @@ from guarded import GUARD, PAGE, USER, Account, Guarded
 from machine import PORT, SERVICE, Machine, booted_with_package
 
 import npm
-from faults.extent import extent
 from manual import displays
-from node_package import START_CAP_S, installed
+from node_package import START_CAP_S, in_full, installed
 
 _BY_SYSTEM = "A GATEWAY OF ONE ACCOUNT, BY THE SYSTEM"
 _BY_USER = "OPENCLAW'S OWN USER UNIT, BEHIND A GUARD"
@@ -36,9 +35,6 @@ done
 """
 
 pytestmark = pytest.mark.timeout(3600)
-in_full = pytest.mark.skipif(
-    not extent("NODE_GUARD_FULL", 0, 1), reason="a sample; all of it with FAULTS_FULL=1"
-)
 
 
 @pytest.fixture(scope="module")
