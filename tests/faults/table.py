@@ -48,6 +48,7 @@ GATEWAY_FAULTS = (
     (48, "owner's or starter's clock shifted by a time namespace", "test_owner_in_a_time_namespace_is_recognized test_starter_in_a_time_namespace_recognizes_the_owner"),
     (50, "race between each check and its use, thirteen of them", "test_race_is_won test_race_is_lost_without_its_fix"),
     (0, "torture", "test_torture_finds_no_two_owners_and_nothing_left_in_the_way"),
+    (0, "torture of two units, each the other's standby", "test_two_units_that_stand_by_for_each_other_are_never_both_owners"),
     (0, "connects, polite and rude", "test_connects_leave_memory_and_descriptors_where_they_were"),
     (0, "idling", "test_hours_of_idling_leave_memory_and_descriptors_where_they_were test_idle_gateway_is_rarely_woken"),
     (0, "model of the claim, and the code along its paths", "test_there_is_never_more_than_one_owner test_each_part_is_needed test_of_ours_and_openclaws_gateways_one_is_the_owner test_no_record_of_a_living_gateway_is_removed_or_written_over test_beside_openclaws_gateway_each_part_is_needed test_the_code_makes_the_models_steps_while_someone_interferes"),
@@ -75,8 +76,8 @@ def matrix(outcomes: dict[str, dict[str, str]]) -> list[str]:
         run = scenario.run.__name__
         cells = []
         for name in names:
-            test = f"[{run}]" if name == GATEWAY else f"[{run}-{name}]"
-            found = next((o for node, o in outcomes.items() if node.endswith(test)), None)
+            test = f"test_gateway_holds[{run}]" if name == GATEWAY else f"test_control[{run}-{name}]"
+            found = next((o for node, o in outcomes.items() if node.endswith(f"::{test}")), None)
             cells.append(found.get("verdict", found["outcome"]) if found else "not run")
         lines.append(f"| {scenario.title} | {' | '.join(cells)} |")
     return lines

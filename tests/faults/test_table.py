@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from faults import table
+from faults.scenarios import HOLDS, SCENARIOS, TWO_OWNERS
 
 FAULTS = ((1, "title", "test_one test_two"),)
 
@@ -41,6 +42,17 @@ def test_row_shows_what_its_tests_measured() -> None:
         "x.py::test_two": {"outcome": "passed"},
     }
     assert table.gateway_faults(outcomes, FAULTS)[-1] == "| title | holds: 3 starts |"
+
+
+def test_cell_of_the_matrix_is_of_the_test_that_watched_that_fault() -> None:
+    run = SCENARIOS[0].run.__name__
+    outcomes = {
+        f"x.py::test_gateway_without_file_locks_is_caught[{run}]": {"outcome": "passed"},
+        f"x.py::test_gateway_holds[{run}]": {"outcome": "passed", "verdict": HOLDS},
+        f"x.py::test_control[{run}-filelock]": {"outcome": "passed", "verdict": TWO_OWNERS},
+    }
+    cells = table.matrix(outcomes)[2].split(" | ")
+    assert cells[1:3] == [HOLDS, TWO_OWNERS]
 
 
 @pytest.mark.parametrize("row", table.GATEWAY_FAULTS, ids=lambda row: row[1])
