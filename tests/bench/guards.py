@@ -70,7 +70,8 @@ def to_exec_of_shell() -> float:
 def _said_ms(before: list[str], began_s: float, variables: dict[str, str]) -> float:
     heard, tell = os.pipe()
     process = subprocess.Popen(
-        [*before, "/bin/sh", "-c", f"echo >&{tell}"],
+        # Not >&N: dash takes one digit only.
+        [*before, "/bin/sh", "-c", f"echo >/proc/self/fd/{tell}"],
         env=clean_environ(PYTHONDONTWRITEBYTECODE="", **variables),
         stderr=subprocess.DEVNULL,
         pass_fds=(tell,),
