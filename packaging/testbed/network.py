@@ -12,7 +12,6 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
 from ipaddress import IPv4Interface
-from types import TracebackType
 from typing import Self
 
 from testbed.sandbox import TestbedError
@@ -37,12 +36,7 @@ class Namespace:
         self.ip("link", "set", "lo", "up")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._keeper.communicate()
 
     @property
@@ -89,12 +83,7 @@ class Network:
             self._resources = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._resources.close()
 
     def host(self, name: str, address: IPv4Interface) -> Namespace:

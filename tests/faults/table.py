@@ -76,7 +76,9 @@ def matrix(outcomes: dict[str, dict[str, str]]) -> list[str]:
         run = scenario.run.__name__
         cells = []
         for name in names:
-            test = f"test_gateway_holds[{run}]" if name == GATEWAY else f"test_control[{run}-{name}]"
+            test = (
+                f"test_gateway_holds[{run}]" if name == GATEWAY else f"test_control[{run}-{name}]"
+            )
             found = next((o for node, o in outcomes.items() if node.endswith(f"::{test}")), None)
             cells.append(found.get("verdict", found["outcome"]) if found else "not run")
         lines.append(f"| {scenario.title} | {' | '.join(cells)} |")

@@ -11,7 +11,7 @@ from openclaw_gateway.admin.judge.checks import CHECKS, Check
 from openclaw_gateway.admin.judge.finding import Examination, Finding, Severity, Storage
 from openclaw_gateway.admin.look import cluster, peer, units
 from openclaw_gateway.admin.look.facts import Facts
-from openclaw_gateway.admin.look.history import is_kept, is_readable, last_exits
+from openclaw_gateway.admin.look.history import is_kept, last_exits
 from openclaw_gateway.admin.look.locks import LockDirectory, remove_leftovers, survey
 from openclaw_gateway.admin.look.place import Place, place_of
 from openclaw_gateway.admin.look.rivals import homes
@@ -117,7 +117,7 @@ def examine(selection: Selection) -> Examination:
         secrets=look_for_secrets(facts, tuple(filter(None, found))),
         storage=_room(facts.lock.state_dir),
         exits=tuple(last_exits(facts.subject.unit, count=_EXITS)) if facts.subject.unit else (),
-        journal_problem=_journal_problem(facts.subject.manager),
+        journal_problem=_journal_problem(facts),
         lingers=os.path.exists(f"{_LINGER}/{facts.subject.manager.user}") if is_user_unit else None,
         is_wsl=_is_wsl(),
         suspended_s=time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC),
@@ -143,10 +143,10 @@ def _account(unit: Unit | None) -> int | None:
         return None
 
 
-def _journal_problem(manager: Manager) -> str | None:
+def _journal_problem(facts: Facts) -> str | None:
     if not is_kept():
         return "no journal is kept on this system"
-    if not is_readable(manager):
+    if not facts.reads_journal:
         return f"the journal is closed to {manager_of(os.geteuid()).user}"
     return None
 
